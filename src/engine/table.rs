@@ -1,0 +1,1 @@
+//! Sharded, bounded per-client state.

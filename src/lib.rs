@@ -1,0 +1,6 @@
+//! jailgate: counts failures and bans, as a reverse proxy or a forwardAuth target.
+
+pub mod config;
+pub mod engine;
+pub mod tasks;
+pub mod time;

@@ -1,0 +1,3 @@
+//! The `jailgate` binary.
+
+fn main() {}
