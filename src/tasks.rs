@@ -1,6 +1,8 @@
 //! The only spawner. Every task has a name, is counted, is restarted when it panics if asked to,
 //! and is drained at shutdown.
 
+#![expect(clippy::disallowed_methods, reason = "this is the file that spawns")]
+
 use std::{future::Future, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;

@@ -3,6 +3,11 @@
 //! The wall clock is read once, at start; from then on the monotonic clock advances it, so a
 //! clock that jumps neither lengthens nor ends a ban while the process runs.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "this is the file that reads the clock"
+)]
+
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio::time::Instant;
