@@ -1,0 +1,184 @@
+//! Frozen sets and maps of networks: answers "is this address covered, and until when at most".
+//! Built off the hot path and swapped whole; nothing here is ever changed in place.
+
+mod levels;
+mod spans;
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+use levels::Levels;
+use spans::Spans;
+
+/// A frozen set of networks, v4 and v6 apart. Build off the hot path, swap whole.
+#[derive(Clone, Debug, Default)]
+pub struct NetSet(Frozen<()>);
+
+/// A frozen map from networks to a number, answering the greatest number over every network that
+/// covers an address (for bans: the latest end). Build off the hot path, swap whole.
+#[derive(Clone, Debug, Default)]
+pub struct PrefixMap(Frozen<u32>);
+
+#[derive(Clone, Debug, Default)]
+struct Frozen<V> {
+    v4: Spans<V>,
+    v6: Levels<V>,
+}
+
+/// One network as the bits of its first address and its prefix length.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Prefix<B, V> {
+    first: B,
+    len: u8,
+    value: V,
+}
+
+impl NetSet {
+    /// Builds from any order, duplicates and overlaps allowed; host bits are masked and v4-mapped
+    /// v6 networks become v4.
+    pub fn build(nets: impl IntoIterator<Item = IpNet>) -> Self {
+        Self(Frozen::build(nets.into_iter().map(|net| (net, ()))))
+    }
+
+    /// Whether any network covers `addr` (v4-mapped v6 is looked up as v4).
+    #[inline]
+    pub fn contains(&self, addr: IpAddr) -> bool {
+        self.0.max(addr).is_some()
+    }
+
+    /// The widest network covering `addr` after merging, for explaining.
+    pub fn covering(&self, addr: IpAddr) -> Option<IpNet> {
+        self.0.covering(addr)
+    }
+
+    /// No network at all.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Ranges held after merging.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Heap bytes held.
+    pub fn bytes(&self) -> usize {
+        self.0.bytes()
+    }
+}
+
+impl FromIterator<IpNet> for NetSet {
+    fn from_iter<I: IntoIterator<Item = IpNet>>(nets: I) -> Self {
+        Self::build(nets)
+    }
+}
+
+impl PrefixMap {
+    /// Builds from any order, duplicates and overlaps allowed; networks as for [`NetSet::build`].
+    pub fn build(nets: impl IntoIterator<Item = (IpNet, u32)>) -> Self {
+        Self(Frozen::build(nets))
+    }
+
+    /// The greatest number over every network covering `addr`.
+    #[inline]
+    pub fn max(&self, addr: IpAddr) -> Option<u32> {
+        self.0.max(addr)
+    }
+
+    /// No network at all.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Ranges held after merging.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Heap bytes held.
+    pub fn bytes(&self) -> usize {
+        self.0.bytes()
+    }
+}
+
+impl<V: Copy + Ord + Default> Frozen<V> {
+    fn build(nets: impl IntoIterator<Item = (IpNet, V)>) -> Self {
+        let (mut v4, mut v6) = (Vec::new(), Vec::new());
+        for (net, value) in nets {
+            match unmapped(net) {
+                IpNet::V4(net) => v4.push(Prefix {
+                    first: net.network().to_bits(),
+                    len: net.prefix_len(),
+                    value,
+                }),
+                IpNet::V6(net) => v6.push(Prefix {
+                    first: net.network().to_bits(),
+                    len: net.prefix_len(),
+                    value,
+                }),
+            }
+        }
+        Self {
+            v4: Spans::build(v4),
+            v6: Levels::build(v6),
+        }
+    }
+
+    #[inline]
+    fn max(&self, addr: IpAddr) -> Option<V> {
+        match addr {
+            IpAddr::V4(v4) => self.v4.get(v4.to_bits()),
+            IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
+                Some(v4) => self.v4.get(v4.to_bits()),
+                None => self.v6.max(v6.to_bits()),
+            },
+        }
+    }
+
+    fn covering(&self, addr: IpAddr) -> Option<IpNet> {
+        match addr.to_canonical() {
+            IpAddr::V4(v4) => {
+                let (first, last) = self.v4.span(v4.to_bits())?;
+                widest_within(v4, first, last)
+            }
+            IpAddr::V6(v6) => {
+                let len = self.v6.shortest(v6.to_bits())?;
+                Ipv6Net::new(v6, len).ok().map(|net| net.trunc().into())
+            }
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.v4.len() + self.v6.len()
+    }
+
+    fn bytes(&self) -> usize {
+        self.v4.bytes() + self.v6.bytes()
+    }
+}
+
+fn unmapped(net: IpNet) -> IpNet {
+    match net {
+        IpNet::V6(v6) if v6.prefix_len() >= 96 => {
+            match Ipv6Addr::to_ipv4_mapped(&v6.addr())
+                .map(|v4| Ipv4Net::new(v4, v6.prefix_len() - 96))
+            {
+                Some(Ok(v4)) => v4.into(),
+                _ => net,
+            }
+        }
+        _ => net,
+    }
+}
+
+/// A merged range need not be one network; this is the widest one inside it around `addr`.
+fn widest_within(addr: Ipv4Addr, first: u32, last: u32) -> Option<IpNet> {
+    (0..=32)
+        .filter_map(|len| Ipv4Net::new(addr, len).ok())
+        .find(|net| net.network().to_bits() >= first && net.broadcast().to_bits() <= last)
+        .map(|net| net.trunc().into())
+}
+
+#[cfg(test)]
+mod tests;
