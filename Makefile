@@ -1,0 +1,37 @@
+# Everything a developer runs. CI runs `make test` and nothing else.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help demo test check deny bench fmt tools
+
+CARGO ?= cargo
+BIN := $(or $(CARGO_TARGET_DIR),target)/release/jailgate
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+
+demo: ## build, then show attackers being banned and an honest client passing (KEEP=1 leaves it running)
+	$(CARGO) build --locked --release
+	KEEP=$(KEEP) demo/demo.sh $(BIN)
+
+test: check tools ## everything CI holds: format, lints, docs, all tests
+	$(CARGO) test --locked
+
+check: ## format, lints, docs, and dependencies when cargo-deny is there
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --quiet
+	@if $(CARGO) deny --version >/dev/null 2>&1; then $(MAKE) --no-print-directory deny; \
+	else echo "cargo-deny is not installed: licences, bans and sources not checked"; fi
+
+deny: ## licences, duplicates and sources of dependencies (ADVISORIES=advisories also asks the advisory database)
+	$(CARGO) deny --locked check bans licenses sources $(ADVISORIES)
+
+bench: ## decide, proxy and the other micro benches
+	$(CARGO) bench --locked
+
+fmt: ## format
+	$(CARGO) fmt
+
+tools: ## the servers and clients that the tests talk to, installed when missing
+	@tests/tools.sh
