@@ -2,6 +2,7 @@
 
 pub mod config;
 pub mod engine;
+pub mod proxy;
 pub mod tasks;
 pub mod telemetry;
 pub mod time;
