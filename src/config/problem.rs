@@ -1,0 +1,219 @@
+//! What is wrong with a configuration, and where: every problem carries its place and the line
+//! it stands on. Nothing here decides what a problem is.
+
+use std::{fmt, path::Path};
+
+/// Problems printed at once; the rest is only counted.
+const SHOWN: usize = 100;
+
+/// Widest excerpt of a line, in characters.
+const EXCERPT: usize = 100;
+
+/// A place in a text. Lines and columns count from 1, columns in characters; line 0 is the whole
+/// file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Pos {
+    /// Line.
+    pub line: u32,
+    /// Column of the first character.
+    pub col: u32,
+    /// Characters to underline.
+    pub width: u32,
+}
+
+/// One thing wrong (or, as a warning, odd). `{}` is the line `file:line:col: message`; `{:#}` adds
+/// the offending line with a caret under the place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    file: String,
+    at: Pos,
+    message: String,
+    excerpt: String,
+}
+
+/// Everything wrong with a configuration at once. Displays one block per problem.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Problems(Vec<Problem>);
+
+impl Problem {
+    /// A problem at `at` in `file`, whose line there reads `line`.
+    pub fn new(file: impl Into<String>, at: Pos, line: &str, message: impl Into<String>) -> Self {
+        Self {
+            file: file.into(),
+            at,
+            message: message.into(),
+            excerpt: masked(line),
+        }
+    }
+
+    /// A problem with a file as a whole.
+    pub fn whole(file: &Path, message: impl Into<String>) -> Self {
+        Self::new(file.display().to_string(), Pos::default(), "", message)
+    }
+
+    /// What is wrong, without the place.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// Where it is.
+    pub fn at(&self) -> Pos {
+        self.at
+    }
+}
+
+impl Problems {
+    /// Collects what is to be shown together; sorts by file and place.
+    pub fn new(first_file: &str, mut problems: Vec<Problem>) -> Self {
+        problems.sort_by(|a, b| {
+            (a.file != first_file, &a.file, a.at).cmp(&(b.file != first_file, &b.file, b.at))
+        });
+        problems.dedup();
+        Self(problems)
+    }
+
+    /// The problems, in file order.
+    pub fn iter(&self) -> impl Iterator<Item = &Problem> {
+        self.0.iter()
+    }
+
+    /// How many.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Never true for an error that was returned.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl From<Problem> for Problems {
+    fn from(problem: Problem) -> Self {
+        Self(vec![problem])
+    }
+}
+
+impl std::error::Error for Problems {}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.file)?;
+        if self.at.line > 0 {
+            write!(f, ":{}:{}", self.at.line, self.at.col)?;
+        }
+        write!(f, ": {}", self.message)?;
+        if f.alternate() && !self.excerpt.is_empty() {
+            self.show_line(f)?;
+        }
+        Ok(())
+    }
+}
+
+impl Problem {
+    fn show_line(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let col = self.at.col.max(1) as usize - 1;
+        let skip = col.saturating_sub(EXCERPT - 30);
+        let text: String = self
+            .excerpt
+            .chars()
+            .skip(skip)
+            .take(EXCERPT)
+            .map(|c| if c.is_control() { ' ' } else { c })
+            .collect();
+        let room = text.chars().count().saturating_sub(col - skip).max(1);
+        let carets = "^".repeat((self.at.width.max(1) as usize).min(room));
+        let number = self.at.line.to_string();
+        let gutter = " ".repeat(number.len());
+        let indent = " ".repeat(col - skip);
+        write!(
+            f,
+            "\n  {number} | {}\n  {gutter} | {indent}{carets}",
+            text.trim_end()
+        )
+    }
+}
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for problem in self.0.iter().take(SHOWN) {
+            writeln!(f, "{problem:#}")?;
+        }
+        if self.0.len() > SHOWN {
+            writeln!(f, "… and {} more problems", self.0.len() - SHOWN)?;
+        }
+        Ok(())
+    }
+}
+
+/// The line with a secret's value blanked out: a problem beside a password must not print it.
+fn masked(line: &str) -> String {
+    let Some((key, value)) = line.split_once(':') else {
+        return line.to_owned();
+    };
+    let name = key.to_ascii_lowercase();
+    let secret = ["password", "passwd", "token", "secret", "apikey"]
+        .iter()
+        .any(|word| name.contains(word));
+    let file = name
+        .trim_end()
+        .trim_end_matches(['"', '\''])
+        .ends_with("file");
+    if secret && !file && !value.trim().is_empty() {
+        format!("{key}: …")
+    } else {
+        line.to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(line: u32, col: u32, width: u32) -> Pos {
+        Pos { line, col, width }
+    }
+
+    #[test]
+    fn a_problem_shows_its_line_with_a_caret() {
+        let problem = Problem::new("a.yaml", at(12, 3, 4), "  port: nine", "no number");
+        assert_eq!(problem.to_string(), "a.yaml:12:3: no number");
+        insta::assert_snapshot!(format!("{problem:#}"), @r"
+        a.yaml:12:3: no number
+          12 |   port: nine
+             |   ^^^^
+        ");
+    }
+
+    #[test]
+    fn secrets_and_control_characters_are_not_printed() {
+        let problem = Problem::new("a", at(1, 1, 6), "passwrd: x\tpassword: hunter2", "m");
+        assert!(!format!("{problem:#}").contains('\t'));
+        let problem = Problem::new("a", at(1, 3, 5), "  apiToken: hunter2", "m");
+        assert!(!format!("{problem:#}").contains("hunter2"));
+        let problem = Problem::new("a", at(1, 3, 5), "  apiTokenFile: token.txt", "m");
+        assert!(format!("{problem:#}").contains("token.txt"));
+    }
+
+    #[test]
+    fn a_long_line_is_cut_around_the_place() {
+        let line = format!("{}HERE{}", "x".repeat(5000), "y".repeat(5000));
+        let shown = format!("{:#}", Problem::new("a", at(1, 5001, 4), &line, "m"));
+        let lines: Vec<&str> = shown.lines().collect();
+        let start = lines[1].find("HERE").unwrap();
+        assert_eq!(lines[2].find('^'), Some(start));
+        assert!(lines[1].len() < 120);
+    }
+
+    #[test]
+    fn problems_are_sorted_with_the_main_file_first() {
+        let problems = vec![
+            Problem::new("list", at(1, 1, 1), "", "c"),
+            Problem::new("main", at(9, 1, 1), "", "b"),
+            Problem::new("main", at(2, 1, 1), "", "a"),
+        ];
+        let order: Vec<_> = Problems::new("main", problems).0;
+        let order: Vec<_> = order.iter().map(Problem::message).collect();
+        assert_eq!(order, ["a", "b", "c"]);
+    }
+}
