@@ -16,14 +16,23 @@ pub(super) struct Levels<V> {
     hasher: RandomState,
 }
 
-/// Keys grouped by bucket; `starts[b]..starts[b + 1]` is bucket `b`. No empty places are held,
-/// which is what makes it half the size of an open table.
+/// Keys grouped by bucket. No empty places are held, which makes it half the size of an open
+/// table.
 #[derive(Clone, Debug)]
 struct Level<K, V> {
     len: u8,
-    starts: Box<[u32]>,
+    /// One more than there are buckets, so that each one's end is the next one's start.
+    buckets: Box<[Bucket]>,
     keys: Box<[K]>,
     values: Box<[V]>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Bucket {
+    start: u32,
+    /// One bit for each of 32 hash classes present: turns most misses away at the line already
+    /// loaded, without a search whose end the processor would guess wrong.
+    classes: u32,
 }
 
 /// About this many keys (one cache line of the short ones) share a bucket.
@@ -53,25 +62,37 @@ impl<V: Copy + Ord + Default> Levels<V> {
     }
 
     #[inline]
+    pub(super) fn contains(&self, addr: u128) -> bool {
+        self.short
+            .iter()
+            .any(|l| l.get(short_key(addr, l.len), &self.hasher).is_some())
+            || self
+                .long
+                .iter()
+                .any(|l| l.get(long_key(addr, l.len), &self.hasher).is_some())
+    }
+
+    #[inline]
     pub(super) fn max(&self, addr: u128) -> Option<V> {
-        let hasher = &self.hasher;
         let short = self
             .short
             .iter()
-            .map(|l| l.get(short_key(addr, l.len), hasher));
+            .map(|l| l.get(short_key(addr, l.len), &self.hasher));
         let long = self
             .long
             .iter()
-            .map(|l| l.get(long_key(addr, l.len), hasher));
+            .map(|l| l.get(long_key(addr, l.len), &self.hasher));
         short.chain(long).flatten().max()
     }
 
+    /// The length of the widest prefix around `addr`.
     pub(super) fn shortest(&self, addr: u128) -> Option<u8> {
-        let hasher = &self.hasher;
-        let holds = |l: &&Level<u64, V>| l.get(short_key(addr, l.len), hasher).is_some();
-        let short = self.short.iter().find(holds).map(|l| l.len);
-        let holds = |l: &&Level<u128, V>| l.get(long_key(addr, l.len), hasher).is_some();
-        short.or_else(|| self.long.iter().find(holds).map(|l| l.len))
+        let holds = |len: u8| match self.short.iter().find(|l| l.len == len) {
+            Some(l) => l.get(short_key(addr, len), &self.hasher).is_some(),
+            None => (self.long.iter().find(|l| l.len == len))
+                .is_some_and(|l| l.get(long_key(addr, len), &self.hasher).is_some()),
+        };
+        (0..=128).find(|len| holds(*len))
     }
 
     pub(super) fn len(&self) -> usize {
@@ -92,48 +113,57 @@ impl<K: Copy + Eq + Hash + Default, V: Copy + Default> Level<K, V> {
             .checked_ilog2()
             .unwrap_or(0)
             .saturating_sub(KEYS_PER_BUCKET_BITS);
-        let mut starts = vec![0u32; (1 << bits) + 1];
-        let size = starts.len();
-        for (key, _) in entries.clone() {
-            starts[bucket(hasher, key, size) + 1] += 1;
-        }
-        for b in 1..size {
-            starts[b] += starts[b - 1];
-        }
-        let mut next = starts.clone();
-        let mut keys = vec![K::default(); count];
-        let mut values = vec![V::default(); count];
-        for (key, value) in entries {
-            let place = &mut next[bucket(hasher, key, size)];
-            keys[*place as usize] = key;
-            values[*place as usize] = value;
-            *place += 1;
-        }
-        Self {
+        let mut level = Self {
             len,
-            starts: starts.into(),
-            keys: keys.into(),
-            values: values.into(),
+            buckets: vec![Bucket::default(); (1 << bits) + 1].into(),
+            keys: vec![K::default(); count].into(),
+            values: vec![V::default(); count].into(),
+        };
+        for (key, _) in entries.clone() {
+            let (at, class) = level.place(key, hasher);
+            level.buckets[at].start += 1;
+            level.buckets[at].classes |= class;
         }
+        let mut end = 0;
+        for bucket in &mut level.buckets {
+            end += bucket.start;
+            bucket.start = end;
+        }
+        // Filled from each bucket's end, which leaves `start` where it belongs.
+        for (key, value) in entries {
+            let (at, _) = level.place(key, hasher);
+            level.buckets[at].start -= 1;
+            let place = level.buckets[at].start as usize;
+            level.keys[place] = key;
+            level.values[place] = value;
+        }
+        level
     }
 
     #[inline]
     fn get(&self, key: K, hasher: &RandomState) -> Option<V> {
-        let b = bucket(hasher, key, self.starts.len());
-        let (from, to) = (self.starts[b] as usize, self.starts[b + 1] as usize);
-        let at = self.keys[from..to].iter().position(|k| *k == key)?;
+        let (at, class) = self.place(key, hasher);
+        let bucket = self.buckets[at];
+        if bucket.classes & class == 0 {
+            return None;
+        }
+        let from = bucket.start as usize;
+        let keys = &self.keys[from..self.buckets[at + 1].start as usize];
+        let at = keys.iter().position(|k| *k == key)?;
         Some(self.values[from + at])
     }
 
-    fn bytes(&self) -> usize {
-        size_of_val(&*self.starts) + size_of_val(&*self.keys) + size_of_val(&*self.values)
+    /// The bucket of a key and its class, as a bit.
+    #[inline]
+    fn place(&self, key: K, hasher: &RandomState) -> (usize, u32) {
+        let hash = hasher.hash_one(key);
+        // A power of two and one more.
+        (hash as usize & (self.buckets.len() - 2), 1 << (hash >> 59))
     }
-}
 
-/// The bucket of `key` when there are `starts - 1` of them, a power of two.
-#[inline]
-fn bucket<K: Hash>(hasher: &RandomState, key: K, starts: usize) -> usize {
-    hasher.hash_one(key) as usize & (starts - 2)
+    fn bytes(&self) -> usize {
+        size_of_val(&*self.buckets) + size_of_val(&*self.keys) + size_of_val(&*self.values)
+    }
 }
 
 #[inline]

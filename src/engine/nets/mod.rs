@@ -44,7 +44,7 @@ impl NetSet {
     /// Whether any network covers `addr` (v4-mapped v6 is looked up as v4).
     #[inline]
     pub fn contains(&self, addr: IpAddr) -> bool {
-        self.0.max(addr).is_some()
+        self.0.contains(addr)
     }
 
     /// The widest network covering `addr` after merging, for explaining.
@@ -132,6 +132,17 @@ impl<V: Copy + Ord + Default> Frozen<V> {
             IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
                 Some(v4) => self.v4.get(v4.to_bits()),
                 None => self.v6.max(v6.to_bits()),
+            },
+        }
+    }
+
+    #[inline]
+    fn contains(&self, addr: IpAddr) -> bool {
+        match addr {
+            IpAddr::V4(v4) => self.v4.get(v4.to_bits()).is_some(),
+            IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
+                Some(v4) => self.v4.get(v4.to_bits()).is_some(),
+                None => self.v6.contains(v6.to_bits()),
             },
         }
     }

@@ -24,6 +24,9 @@ struct Range {
 /// search steps.
 const RANGES_PER_ENTRY_BITS: u32 = 3;
 
+/// Up to here comparing with every range of a slot beats searching it: no step waits for another.
+const COUNTED: usize = 32;
+
 impl<V: Copy + Ord> Spans<V> {
     pub(super) fn build(mut prefixes: Vec<Prefix<u32, V>>) -> Self {
         // Wider before narrower at one start, so that parents precede what they contain.
@@ -69,7 +72,15 @@ impl<V: Copy + Ord> Spans<V> {
         let slot = (addr >> self.shift) as usize;
         let (from, to) = (self.index[slot] as usize, self.index[slot + 1] as usize);
         // The range before the slot's own may reach into the slot.
-        let after = from + self.ranges[from..to].partition_point(|range| range.first <= addr);
+        let slot = &self.ranges[from..to];
+        let after = from
+            + if slot.len() <= COUNTED {
+                slot.iter()
+                    .map(|range| usize::from(range.first <= addr))
+                    .sum::<usize>()
+            } else {
+                slot.partition_point(|range| range.first <= addr)
+            };
         let at = after.checked_sub(1)?;
         (self.ranges[at].last >= addr).then_some(at)
     }
