@@ -10,6 +10,8 @@ BIN := $(or $(CARGO_TARGET_DIR),target)/release/jailgate
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
+include benches/bench.mk
+
 demo: ## build, then show attackers being banned and an honest client passing (KEEP=1 leaves it running)
 	$(CARGO) build --locked --release
 	KEEP=$(KEEP) demo/demo.sh $(BIN)
