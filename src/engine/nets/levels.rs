@@ -95,6 +95,20 @@ impl<V: Copy + Ord + Default> Levels<V> {
         (0..=128).find(|len| holds(*len))
     }
 
+    /// First address and length of every prefix.
+    pub(super) fn prefixes(&self) -> impl Iterator<Item = (u128, u8)> + '_ {
+        let widen = |key: u128, len: u8| key.checked_shl(128 - u32::from(len)).unwrap_or(0);
+        let short = self.short.iter().flat_map(move |level| {
+            let keys = level.keys.iter();
+            keys.map(move |key| (widen((*key).into(), level.len), level.len))
+        });
+        let long = self.long.iter().flat_map(move |level| {
+            let keys = level.keys.iter();
+            keys.map(move |key| (widen(*key, level.len), level.len))
+        });
+        short.chain(long)
+    }
+
     pub(super) fn len(&self) -> usize {
         let short: usize = self.short.iter().map(|l| l.keys.len()).sum();
         short + self.long.iter().map(|l| l.keys.len()).sum::<usize>()

@@ -6,7 +6,7 @@ mod spans;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use ipnet::{IpNet, Ipv4Net, Ipv4Subnets, Ipv6Net};
 
 use levels::Levels;
 use spans::Spans;
@@ -50,6 +50,11 @@ impl NetSet {
     /// The widest network covering `addr` after merging, for explaining.
     pub fn covering(&self, addr: IpAddr) -> Option<IpNet> {
         self.0.covering(addr)
+    }
+
+    /// Every network, after merging: ranges are given as the fewest networks that make them up.
+    pub fn iter(&self) -> impl Iterator<Item = IpNet> + '_ {
+        self.0.nets()
     }
 
     /// No network at all.
@@ -158,6 +163,17 @@ impl<V: Copy + Ord + Default> Frozen<V> {
                 Ipv6Net::new(v6, len).ok().map(|net| net.trunc().into())
             }
         }
+    }
+
+    fn nets(&self) -> impl Iterator<Item = IpNet> + '_ {
+        let v4 = self.v4.ranges().flat_map(|(first, last)| {
+            Ipv4Subnets::new(Ipv4Addr::from_bits(first), Ipv4Addr::from_bits(last), 0)
+        });
+        let v6 = self
+            .v6
+            .prefixes()
+            .filter_map(|(first, len)| Ipv6Net::new(Ipv6Addr::from_bits(first), len).ok());
+        v4.map(IpNet::V4).chain(v6.map(IpNet::V6))
     }
 
     fn len(&self) -> usize {

@@ -56,6 +56,11 @@ impl<V: Copy + Ord> Spans<V> {
         Some((range.first, range.last))
     }
 
+    /// First and last address of every range.
+    pub(super) fn ranges(&self) -> impl Iterator<Item = (u32, u32)> + '_ {
+        self.ranges.iter().map(|range| (range.first, range.last))
+    }
+
     pub(super) fn len(&self) -> usize {
         self.ranges.len()
     }

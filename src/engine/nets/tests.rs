@@ -151,3 +151,28 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_set_gives_back_its_networks() {
+    let mut nets: Vec<String> = set(&[
+        "10.0.0.0/25",
+        "10.0.0.128/25",
+        "192.0.2.1",
+        "192.0.2.2",
+        "2001:db8::/32",
+        "2001:db8:1::/48",
+        "::1",
+        "::/0",
+    ])
+    .iter()
+    .map(|net| net.to_string())
+    .collect();
+    nets.sort();
+    assert_eq!(
+        nets,
+        ["10.0.0.0/24", "192.0.2.1/32", "192.0.2.2/32", "::/0"]
+    );
+    let v6 = set(&["2001:db8::/32", "::1"]);
+    let nets: Vec<_> = v6.iter().map(|net| net.to_string()).collect();
+    assert_eq!(nets, ["2001:db8::/32", "::1/128"]);
+}
