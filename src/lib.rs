@@ -1,5 +1,6 @@
 //! jailgate: counts failures and bans, as a reverse proxy or a forwardAuth target.
 
+pub mod access_log;
 pub mod config;
 pub mod engine;
 pub mod proxy;

@@ -1,0 +1,140 @@
+//! Traefik's JSON access log, and the same fields as OTLP attributes: which field means what.
+//!
+//! The source of the rules is Traefik's `accesslog` package. `OriginStatus` 0 (made by Traefik or
+//! a middleware) is not dropped: Basic auth's 401 and the 404 of no route are exactly those.
+
+use std::borrow::Cow;
+
+use super::{
+    Chain, Event, Mark, Text, Unparsed,
+    json::{Members, Value, once},
+    origin_form, status, time, without_port,
+};
+use crate::time::Millis;
+
+/// The fields that are read, by their Traefik names, whatever they came in.
+#[derive(Debug, Default)]
+pub struct Fields<'a> {
+    /// `ClientAddr`, the peer as `ip:port`.
+    pub client_addr: Option<Text<'a>>,
+    /// `ClientHost`, all of a believed `X-Forwarded-For`, else the peer.
+    pub client_host: Option<Text<'a>>,
+    /// `ClientUsername`, where `headerField` puts our reason.
+    pub username: Option<Text<'a>>,
+    /// `DownstreamStatus`.
+    pub status: Option<u16>,
+    /// `OriginStatus`; 0 when no service answered.
+    pub origin_status: Option<u16>,
+    /// `Duration`, nanoseconds.
+    pub duration: Option<u64>,
+    /// `StartUTC`, when the request began.
+    pub started: Option<Millis>,
+    /// `time`, when the entry was written.
+    pub written: Option<Millis>,
+    /// `RequestMethod`.
+    pub method: Option<Text<'a>>,
+    /// `RequestHost`.
+    pub host: Option<Text<'a>>,
+    /// `RequestPath`, path and query.
+    pub path: Option<Text<'a>>,
+    /// `request_User-Agent`.
+    pub agent: Option<Text<'a>>,
+    /// `ServiceAddr`, host and port of the server chosen.
+    pub server: Option<Text<'a>>,
+    /// `downstream_X-Jailgate-Reason` was there and not empty.
+    pub denied: bool,
+}
+
+impl<'a> Fields<'a> {
+    /// What the fields say, or which one is missing.
+    pub fn event(self) -> Result<Event<'a>, Unparsed> {
+        let peer = self.client_addr.unwrap_or_default();
+        let host = self.client_host.unwrap_or_default();
+        if peer.is_empty() && host.is_empty() {
+            return Err(Unparsed::Missing("ClientHost"));
+        }
+        // The answer's time is what findtime is about; the entry's own has whole seconds only.
+        let finished = self
+            .started
+            .map(|t| t + self.duration.unwrap_or(0) / 1_000_000);
+        let mark = match (self.denied, self.origin_status, self.username) {
+            (true, _, _) => Mark::Header,
+            (_, None | Some(0), Some(user)) if !matches!(&*user, b"-" | b"") => Mark::Stamp(user),
+            _ => Mark::None,
+        };
+        let path = self.path.ok_or(Unparsed::Missing("RequestPath"))?;
+        Ok(Event {
+            time: Some(
+                finished
+                    .or(self.written)
+                    .ok_or(Unparsed::Missing("StartUTC"))?,
+            ),
+            chain: Chain {
+                forwarded: host,
+                peer,
+                believed: true,
+            },
+            method: self.method.ok_or(Unparsed::Missing("RequestMethod"))?,
+            host: without_port(self.host.unwrap_or_default()),
+            target: match path {
+                Cow::Borrowed(path) => Cow::Borrowed(origin_form(path)),
+                Cow::Owned(path) => Cow::Owned(origin_form(&path).to_vec()),
+            },
+            status: self.status.ok_or(Unparsed::Missing("DownstreamStatus"))?,
+            agent: self.agent.unwrap_or_default(),
+            mark,
+            server: self.server.unwrap_or_default(),
+        })
+    }
+
+    fn take(&mut self, key: &[u8], value: Value<'a>) -> Result<(), Unparsed> {
+        match key {
+            b"ClientAddr" => once(&mut self.client_addr, value.text()?, "ClientAddr"),
+            b"ClientHost" => once(&mut self.client_host, value.text()?, "ClientHost"),
+            b"ClientUsername" => once(&mut self.username, value.text()?, "ClientUsername"),
+            b"DownstreamStatus" => once(&mut self.status, code(value)?, "DownstreamStatus"),
+            b"OriginStatus" => once(&mut self.origin_status, code(value)?, "OriginStatus"),
+            b"Duration" => {
+                let nanos = integer(value.digits()).ok_or(Unparsed::Bad("Duration"))?;
+                once(&mut self.duration, nanos, "Duration")
+            }
+            b"StartUTC" => once(&mut self.started, moment(value)?, "StartUTC"),
+            b"time" => once(&mut self.written, moment(value)?, "time"),
+            b"RequestMethod" => once(&mut self.method, value.text()?, "RequestMethod"),
+            b"RequestHost" => once(&mut self.host, value.text()?, "RequestHost"),
+            b"RequestPath" => once(&mut self.path, value.text()?, "RequestPath"),
+            b"request_User-Agent" => once(&mut self.agent, value.text()?, "request_User-Agent"),
+            b"ServiceAddr" => once(&mut self.server, value.text()?, "ServiceAddr"),
+            b"downstream_X-Jailgate-Reason" => {
+                self.denied = !value.text()?.is_empty();
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Reads one line.
+pub fn parse(line: &[u8]) -> Result<Event<'_>, Unparsed> {
+    let mut members = Members::of(line)?;
+    let mut fields = Fields::default();
+    while let Some((key, value)) = members.next()? {
+        fields.take(key, value)?;
+    }
+    fields.event()
+}
+
+fn code(value: Value<'_>) -> Result<u16, Unparsed> {
+    status(value.digits()).ok_or(Unparsed::Bad("status"))
+}
+
+fn moment(value: Value<'_>) -> Result<Millis, Unparsed> {
+    time::rfc3339(value.digits()).ok_or(Unparsed::Bad("time"))
+}
+
+fn integer(digits: &[u8]) -> Option<u64> {
+    digits.iter().try_fold(0_u64, |n, b| {
+        let digit = b.is_ascii_digit().then(|| u64::from(b - b'0'))?;
+        n.checked_mul(10)?.checked_add(digit)
+    })
+}
