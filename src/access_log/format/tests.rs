@@ -41,32 +41,72 @@ fn read(format: &Format, lines: &str) -> Vec<String> {
 
 #[test]
 fn traefik_json() {
-    insta::assert_snapshot!(read(&Format::TraefikJson, TRAEFIK).join("\n"), @"");
+    insta::assert_snapshot!(read(&Format::TraefikJson, TRAEFIK).join("\n"), @r#"
+    203.0.113.9:54321|203.0.113.9 GET app.example.com /login?next=%2F 401 Mozilla/5.0 (X11; Linux x86_64) \"quoted\"
+    172.18.0.1:40000|198.51.100.4, 203.0.113.9 GET 203.0.113.200 /.env 404 -
+    [2001:db8::7]:54321|2001:db8::7 POST app.example.com /a\\b<script> 200 -
+    ! no `ClientHost`
+    203.0.113.9:54321|203.0.113.9 GET app.example.com /ws 0 -
+    "#);
 }
 
 #[test]
 fn traefik_common_and_generic() {
-    insta::assert_snapshot!(read(&Format::Clf, TRAEFIK_CLF).join("\n"), @"");
+    insta::assert_snapshot!(read(&Format::Clf, TRAEFIK_CLF).join("\n"), @r#"
+    -|203.0.113.9 GET - /login 401 -
+    -|198.51.100.4, 203.0.113.9 GET - /.env 404 curl/8.5.0
+    -|2001:db8::7 POST - /a 200 Mozilla/5.0
+    -|203.0.113.9 GET - /login 401 curl/8.5.0
+    ! `ClientHost` has more than one reading
+    ! not in this format
+    "#);
 }
 
 #[test]
 fn nginx_combined_and_main() {
-    insta::assert_snapshot!(read(&Format::Combined, NGINX).join("\n"), @"");
+    insta::assert_snapshot!(read(&Format::Combined, NGINX).join("\n"), @r#"
+    203.0.113.9|- GET - /login?next=/ 401 curl/8.5.0
+    203.0.113.9|- POST - /login 200 Mozilla/5.0 (X11; Linux x86_64)
+    203.0.113.9|- - - - 400 -
+    203.0.113.9|- - - - 400 -
+    203.0.113.9|- GET - /x 404 -
+    203.0.113.9|- GET - /\\x22 404 a\\x5C
+    172.18.0.1|198.51.100.4, 203.0.113.9 GET - / 403 -
+    2001:db8::7|- GET - / 499 -
+    ! not in this format
+    ! bad `status`
+    "#);
 }
 
 #[test]
 fn nginx_json() {
-    insta::assert_snapshot!(read(&Format::NginxJson, NGINX_JSON).join("\n"), @"");
+    insta::assert_snapshot!(read(&Format::NginxJson, NGINX_JSON).join("\n"), @r#"
+    203.0.113.9|- GET app.example.com /login?next=/ 401 curl/8.5.0
+    172.18.0.1|198.51.100.4, 203.0.113.9 POST app.example.com /login 200 -
+    203.0.113.9|- - - - 400 -
+    ! no `request`
+    "#);
 }
 
 #[test]
 fn caddy_json() {
-    insta::assert_snapshot!(read(&Format::CaddyJson, CADDY).join("\n"), @"");
+    insta::assert_snapshot!(read(&Format::CaddyJson, CADDY).join("\n"), @r#"
+    127.0.0.1|- GET 127.0.0.1 /login?next=/ 401 curl/7.88.1
+    127.0.0.1|- GET 127.0.0.1 /.env 404 a\"b\\c
+    2001:db8::7|- POST app.example.com /a?b 200 -
+    ! no `request`
+    "#);
 }
 
 #[test]
 fn apache_common() {
-    insta::assert_snapshot!(read(&Format::Clf, APACHE).join("\n"), @"");
+    insta::assert_snapshot!(read(&Format::Clf, APACHE).join("\n"), @r#"
+    203.0.113.9|- GET - /login 401 -
+    203.0.113.9|- GET - /login 401 -
+    203.0.113.9|- GET - /\\\"q\\\" 404 -
+    203.0.113.9|- - - - 408 -
+    ! not in this format
+    "#);
 }
 
 #[test]
@@ -141,7 +181,12 @@ fn a_pattern_matches_whole_lines_and_names_its_groups() {
                  2026-11-21T21:20:22Z 203.0.113.9 GET app.example.com/login 401 198.51.100.1\n\
                  yesterday 203.0.113.9 GET app.example.com/login 401\n\
                  2026-11-21T21:20:22Z 203.0.113.9 GET app.example.com/login 4011";
-    insta::assert_snapshot!(read(&format, lines).join("\n"), @"");
+    insta::assert_snapshot!(read(&format, lines).join("\n"), @r#"
+    -|203.0.113.9 GET app.example.com /login?x=1 401 -
+    ! not in this format
+    ! bad `time`
+    ! bad `status`
+    "#);
     assert!(Format::compile(&LogLineFormat::Regex("(".into())).is_err());
     let untimed = Format::compile(&LogLineFormat::Regex(r"(?P<ip>\S+) (?P<status>\d+)".into()));
     assert_eq!(
