@@ -7,6 +7,7 @@ mod jail;
 mod listen;
 mod outside;
 mod problem;
+mod raw;
 pub mod reload;
 mod upstream;
 
