@@ -38,3 +38,13 @@ pub struct DenyResponse {
     /// HTML template, already read.
     pub page: Option<Arc<str>>,
 }
+
+impl Default for DenyResponse {
+    fn default() -> Self {
+        Self {
+            status: http::StatusCode::FORBIDDEN,
+            retry_after: true,
+            page: None,
+        }
+    }
+}

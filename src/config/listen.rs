@@ -181,3 +181,12 @@ impl Default for ClientLimits {
         }
     }
 }
+
+impl Default for Admin {
+    fn default() -> Self {
+        Self {
+            address: Address::Tcp(SocketAddr::from(([127, 0, 0, 1], 9180))),
+            token: None,
+        }
+    }
+}

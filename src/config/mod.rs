@@ -3,16 +3,25 @@
 //! `raw` says what a file holds, `compile` turns the one into the other and reports every problem
 //! at once, `reload` watches. Adapters read these types and never a file.
 
+mod compile;
+mod duration;
+mod flags;
 mod jail;
 mod listen;
+mod nets;
 mod outside;
 mod problem;
 mod raw;
+mod read;
 pub mod reload;
+mod report;
+mod shape;
+mod statuscode;
 mod upstream;
 
 use std::path::{Path, PathBuf};
 
+pub use flags::ProxyFlags;
 pub use jail::{DenyResponse, Jail, SourceCriterion};
 pub use listen::{Address, Admin, ClientLimits, ClientTimeouts, EntryPoint, ForwardAuth, Tls};
 pub use outside::{
@@ -99,54 +108,43 @@ pub enum AccessLogTarget {
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
-/// What `jailgate proxy` was told on the command line, each as its option's text.
-#[derive(Clone, Debug, Default)]
-pub struct ProxyFlags {
-    /// `--to`: the upstream's URL.
-    pub to: String,
-    /// `--listen`; `:8080` by default.
-    pub listen: Option<String>,
-    /// `--maxretry`.
-    pub maxretry: Option<String>,
-    /// `--findtime`.
-    pub findtime: Option<String>,
-    /// `--bantime`.
-    pub bantime: Option<String>,
-    /// `--statuscode`; `400,401,403-499` by default.
-    pub statuscode: Option<String>,
-    /// `--trusted`: peers whose `X-Forwarded-For` is believed, each one value or several by commas.
-    pub trusted: Vec<String>,
-}
-
 impl Config {
     /// Loads a file and everything it names; every problem at once.
-    pub fn load(_file: &Path) -> Result<Self, Problems> {
-        todo!()
+    pub fn load(file: &Path) -> Result<Self, Problems> {
+        compile::compile_file(file, &|name| std::env::var(name).ok())
     }
 
     /// Loads `./jailgate.yaml`, else `/etc/jailgate/jailgate.yaml`.
     pub fn load_default() -> Result<Self, Problems> {
-        todo!()
+        let places = ["./jailgate.yaml", "/etc/jailgate/jailgate.yaml"].map(Path::new);
+        match places.iter().find(|place| place.exists()) {
+            Some(place) => Self::load(place),
+            None => Err(Problem::whole(
+                places[0],
+                "not found, and neither is /etc/jailgate/jailgate.yaml; name one with `-c FILE`",
+            )
+            .into()),
+        }
     }
+}
 
-    /// One upstream, one jail `default`, state in memory.
-    pub fn for_proxy(_flags: &ProxyFlags) -> Result<Self, Problems> {
-        todo!()
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            tracked_clients: 1_000_000,
+            bans: 1_000_000,
+            aggregate_ipv6: false,
+        }
     }
+}
 
-    /// `config.example.yaml` as it is embedded, for `make demo`.
-    pub fn example() -> Self {
-        todo!()
-    }
-
-    /// What will run, for `check`.
-    pub fn summary(&self) -> String {
-        todo!()
-    }
-
-    /// Keys whose change only a restart applies, of those that differ.
-    pub fn needs_restart(_old: &Self, _new: &Self) -> Vec<String> {
-        todo!()
+impl Default for Log {
+    fn default() -> Self {
+        Self {
+            level: "info".to_owned(),
+            json: false,
+            access: AccessLogTarget::Off,
+        }
     }
 }
 

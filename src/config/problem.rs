@@ -94,6 +94,12 @@ impl From<Problem> for Problems {
     }
 }
 
+impl From<Problems> for Vec<Problem> {
+    fn from(problems: Problems) -> Self {
+        problems.0
+    }
+}
+
 impl std::error::Error for Problems {}
 
 impl fmt::Display for Problem {

@@ -126,7 +126,7 @@ fn hostile_files_are_refused_cheaply() {
     }
     let mut wide = String::new();
     for i in 0..200 {
-        let _ = write!(wide, "{}k{i}:\n", " ".repeat(i));
+        let _ = writeln!(wide, "{}k{i}:", " ".repeat(i));
     }
     let mut merges = String::from("a0: &a0 {");
     for i in 0..2000 {

@@ -1,0 +1,1 @@
+//! Whole documents in, configurations or every problem out.
