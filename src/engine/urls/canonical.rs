@@ -1,0 +1,266 @@
+//! One spelling for every request target: what URL rules see besides the raw target, and what the
+//! upstream gets when the canonical request line is asked for. Nothing is ever decoded twice.
+
+use std::borrow::Cow;
+
+/// The canonical spelling of an origin-form target (`path?query`, escaped as sent).
+///
+/// Escapes of unreserved characters are decoded once and the digits of all others raised
+/// (RFC 3986 §6.2.2); bytes that may not stand in a path or query unescaped are escaped, as Go's
+/// `EscapedPath` does; runs of `/` become one; dot segments are resolved. `%2F`, `%5C`, `%00` and
+/// `;` stay: what they mean is the upstream's to say. Malformed escapes stay as they are and never
+/// become valid ones. A target that does not begin with `/` (such as `*`) is left alone.
+pub fn canonical(target: &[u8]) -> Cow<'_, [u8]> {
+    let (path, query) = split(target);
+    if !target.starts_with(b"/") || (is_canonical_path(path) && is_canonical_query(query)) {
+        return Cow::Borrowed(target);
+    }
+    let mut spelled = Vec::with_capacity(target.len() + 8);
+    respell(path, in_path, &mut spelled);
+    let mut out = Vec::with_capacity(spelled.len() + query.len());
+    resolve(&spelled, &mut out);
+    respell(query, in_query, &mut out);
+    Cow::Owned(out)
+}
+
+/// The path of a target, and the rest from its `?` on.
+pub(super) fn split(target: &[u8]) -> (&[u8], &[u8]) {
+    target.split_at(memchr::memchr(b'?', target).unwrap_or(target.len()))
+}
+
+/// Whether [`canonical`] would leave this path (without query) as it is.
+pub(super) fn is_canonical_path(path: &[u8]) -> bool {
+    path.starts_with(b"/")
+        && !path.iter().fold(false, |odd, &b| odd | !in_path(b))
+        && (!has_slash_pair(path) || !has_odd_segment(path))
+        && escapes_are_canonical(path)
+}
+
+fn is_canonical_query(query: &[u8]) -> bool {
+    !query.iter().fold(false, |odd, &b| odd | !in_query(b)) && escapes_are_canonical(query)
+}
+
+/// Bytes that stand in a path as they are: RFC 3986 `pchar`, `/`, `%`, and Go's `[` and `]`.
+/// Comparisons instead of a table, so that the loops over it run sixteen bytes at a time.
+#[inline]
+fn in_path(b: u8) -> bool {
+    in_query(b)
+        && !((b == b'"')
+            | (b == b'<')
+            | (b == b'>')
+            | (b == b'#')
+            | (b == b'\\')
+            | (b == b'^')
+            | (b == b'`')
+            | (b == b'{')
+            | (b == b'|')
+            | (b == b'}'))
+}
+
+#[inline]
+fn in_query(b: u8) -> bool {
+    (b > b' ') & (b < 0x7f)
+}
+
+/// `//` or `/.` somewhere: cheap, and rare enough in what browsers send.
+fn has_slash_pair(path: &[u8]) -> bool {
+    let pairs = path.iter().zip(path.iter().skip(1));
+    pairs.fold(false, |found, (&a, &b)| {
+        found | ((a == b'/') & ((b == b'/') | (b == b'.')))
+    })
+}
+
+fn has_odd_segment(path: &[u8]) -> bool {
+    let mut segments = path[1..].split(|&b| b == b'/').peekable();
+    while let Some(segment) = segments.next() {
+        let empty_inside = segment.is_empty() && segments.peek().is_some();
+        if empty_inside || segment == b"." || segment == b".." {
+            return true;
+        }
+    }
+    false
+}
+
+fn escapes_are_canonical(text: &[u8]) -> bool {
+    memchr::memchr_iter(b'%', text).all(|at| match escaped(&text[at..]) {
+        Some(byte) => {
+            let upper = !text[at + 1..at + 3].iter().any(u8::is_ascii_lowercase);
+            upper && (!is_unreserved(byte) || opens_escape(&text[..at]))
+        }
+        None => true,
+    })
+}
+
+/// Decodes what is unreserved, raises what stays escaped, escapes what `may_stand` refuses.
+fn respell(text: &[u8], may_stand: impl Fn(u8) -> bool, out: &mut Vec<u8>) {
+    const HEX: &[u8; 16] = b"0123456789ABCDEF";
+    let begin = out.len();
+    let mut at = 0;
+    while at < text.len() {
+        let byte = text[at];
+        match escaped(&text[at..]) {
+            Some(plain) if is_unreserved(plain) && !opens_escape(&out[begin..]) => {
+                out.push(plain);
+                at += 3;
+            }
+            Some(_) => {
+                out.extend(text[at..at + 3].to_ascii_uppercase());
+                at += 3;
+            }
+            None => {
+                if may_stand(byte) {
+                    out.push(byte);
+                } else {
+                    let (high, low) = (usize::from(byte >> 4), usize::from(byte & 15));
+                    out.extend([b'%', HEX[high], HEX[low]]);
+                }
+                at += 1;
+            }
+        }
+    }
+}
+
+/// Whether `text` ends in the beginning of a malformed escape, which a decoded hex digit would
+/// complete: `%6%65` must not become `%6e`.
+fn opens_escape(text: &[u8]) -> bool {
+    match text {
+        [.., b'%'] => true,
+        [.., b'%', digit] => digit.is_ascii_hexdigit(),
+        _ => false,
+    }
+}
+
+/// The byte an escape at the start of `text` stands for.
+fn escaped(text: &[u8]) -> Option<u8> {
+    let [b'%', high, low, ..] = text else {
+        return None;
+    };
+    let digit = |b: &u8| char::from(*b).to_digit(16);
+    Some((digit(high)? << 4 | digit(low)?) as u8)
+}
+
+fn is_unreserved(b: u8) -> bool {
+    b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~')
+}
+
+/// Merges slashes, then resolves dot segments, in that order, as Go, nginx and Traefik do.
+fn resolve(path: &[u8], out: &mut Vec<u8>) {
+    let mut open_end = false;
+    for segment in path[1..].split(|&b| b == b'/') {
+        open_end = matches!(segment, b"" | b"." | b"..");
+        match segment {
+            b"" | b"." => {}
+            b".." => out.truncate(memchr::memrchr(b'/', out).unwrap_or(0)),
+            _ => {
+                out.push(b'/');
+                out.extend_from_slice(segment);
+            }
+        }
+    }
+    if open_end {
+        out.push(b'/');
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[track_caller]
+    fn check(target: &str, expected: &str) {
+        let found = canonical(target.as_bytes());
+        assert_eq!(String::from_utf8_lossy(&found), expected, "{target}");
+        let kept = matches!(found, Cow::Borrowed(_));
+        assert_eq!(
+            kept,
+            target == expected,
+            "{target}: copied for nothing, or not copied"
+        );
+    }
+
+    #[test]
+    fn what_browsers_send_is_canonical() {
+        for target in [
+            "/",
+            "/a",
+            "/a/",
+            "/a/b.c?d=e//f/../g",
+            "/.well-known/acme",
+            "/..a/...",
+            "/a.",
+            "*",
+            "/a%20b",
+            "/caf%C3%A9",
+            "/a;b=c/d",
+            "/a%2Fb%5Cc%00d%3Be",
+            "/~u/-._!$&'()*+,;=:@",
+            "/x?",
+            "/x?a=%20&b[]=1",
+            "/100%",
+            "/a%zz",
+            "/[1]",
+            "/x?q={\"a\"|}",
+        ] {
+            check(target, target);
+        }
+    }
+
+    #[test]
+    fn tricks_meet_in_one_spelling() {
+        for target in [
+            "/no",
+            "//no",
+            "///no",
+            "/./no",
+            "/a/../no",
+            "/a/%2e%2e/no",
+            "/a/%2E./no",
+            "/%2e/no",
+            "/%6eo",
+            "/n%6F",
+            "/%6E%6f",
+            "/../../no",
+            "/.//../no",
+            "/a/b/..//../no",
+        ] {
+            assert_eq!(canonical(target.as_bytes()), b"/no".as_slice(), "{target}");
+        }
+        check("/a/..", "/");
+        check("/a/.", "/a/");
+        check("/a//", "/a/");
+        check("/a/b/../", "/a/");
+        check("/..", "/");
+        check("/a%2fb%5c%3b", "/a%2Fb%5C%3B");
+        check("/a%2F..%2Fb", "/a%2F..%2Fb");
+        check("/a/..;/b", "/a/..;/b");
+        check("/x?q=%6eo&r=%2f", "/x?q=no&r=%2F");
+        check("/x//?a//b", "/x/?a//b");
+        check("/a\"<>\\^`{|}#", "/a%22%3C%3E%5C%5E%60%7B%7C%7D%23");
+        check("/é?é", "/%C3%A9?%C3%A9");
+    }
+
+    #[test]
+    fn nothing_is_decoded_twice() {
+        check("/%256eo", "/%256eo");
+        check("/%25%36%65o", "/%256eo");
+        check("/%2%35", "/%2%35");
+        check("/%6%65", "/%6%65");
+        check("/%%36e", "/%%36e");
+        check("/%%36%65", "/%%36e");
+        check("/%252e%252e/x", "/%252e%252e/x");
+    }
+
+    proptest! {
+        #[test]
+        fn a_canonical_target_stays(target in "/[/.%2eEfF0-3a?;\\\\é]{0,24}") {
+            let once = canonical(target.as_bytes()).into_owned();
+            prop_assert!(matches!(canonical(&once), Cow::Borrowed(_)), "{target}");
+            let (path, _) = split(&once);
+            prop_assert!(is_canonical_path(path));
+            prop_assert!(!path.windows(2).any(|pair| pair == b"//"));
+            prop_assert!(!path.split(|&b| b == b'/').any(|s| s == b"." || s == b".."));
+        }
+    }
+}
