@@ -1,12 +1,26 @@
 # Measurements beside the micro benches. Each installs its peers from Debian, is bounded, and ends
 # what it started. Results are kept in benches/results/.
-.PHONY: bench-peers bench-botnet
+.PHONY: bench-peers bench-botnet bench-memory soak guard guard-accept
 
 PYTHON ?= python3
 QUICK ?=
+MINUTES ?= 4
+SOAK ?= 600
 
 bench-peers: ## CPU per request beside nginx, HAProxy and Caddy (QUICK=1: three minutes)
 	$(PYTHON) benches/peers.py $(if $(QUICK),--quick)
 
 bench-botnet: ## 7,000 bots: jailgate live, fail2ban and crowdsec on the same attack's log (MINUTES=4)
-	$(PYTHON) benches/botnet.py --minutes $(or $(MINUTES),4)
+	$(PYTHON) benches/botnet.py --minutes $(MINUTES)
+
+bench-memory: ## RSS idle, at a million decisions, a million clients, and idle connections
+	$(PYTHON) benches/memory.py
+
+soak: ## mixed traffic, reloads and bans; memory and descriptors stay flat (SOAK=600 seconds)
+	$(PYTHON) benches/soak.py --seconds $(SOAK)
+
+guard: ## instructions per check, observe and proxied request, against benches/instructions.toml
+	$(PYTHON) benches/guard.py
+
+guard-accept: ## keep today's instruction counts as the numbers to hold
+	$(PYTHON) benches/guard.py --accept

@@ -4,6 +4,7 @@ Everything on is the product's own `App` with a million outside decisions taken 
 `Engine::apply` (`benches/everything.rs`); bare is the plain binary with a route and no jail.
 """
 import random
+import re
 from functools import cache
 
 from rig.process import Child, cargo_build, free_port, wait_for_port
@@ -11,10 +12,14 @@ from rig.servers import Server, certificate
 
 DECISIONS = 1_000_000
 
+MANY = "    http: { maxConnections: 0, maxConnectionsPerClient: 0 }\n    transport: { respondingTimeouts: { idleTimeout: 900s } }"
+
 BARE = """
 entryPoints:
   web:
     address: "127.0.0.1:{port}"
+    forwardedHeaders: {{ trustedIPs: ["127.0.0.0/8"] }}
+{limits}
 {tls}
 routes:
   - service: app
@@ -91,9 +96,16 @@ def tls_block(directory, tls, indent=4):
     return f'{" " * indent}tls: {{ certFile: "{cert}", keyFile: "{key}" }}' if tls else ""
 
 
-def bare(directory, name, upstream, tls=False):
+def admin_port(directory, name):
+    """The admin listener's port, as written in the contender's configuration."""
+    return int(re.search(r"admin: .*:(\d+)", (directory / f"{name}.yaml").read_text()).group(1))
+
+
+def bare(directory, name, upstream, tls=False, many=False):
+    """`many` lifts the limit on connections."""
     port, conf = free_port(), directory / f"{name}.yaml"
-    conf.write_text(BARE.format(port=port, upstream=upstream, admin=free_port(), tls=tls_block(directory, tls)))
+    limits = MANY if many else ""
+    conf.write_text(BARE.format(port=port, upstream=upstream, admin=free_port(), tls=tls_block(directory, tls), limits=limits))
     child = Child(name, [programs()[0], "run", "-c", str(conf)], directory)
     wait_for_port(port, child)
     return Server(child, port)
