@@ -3,6 +3,7 @@
 pub mod access_log;
 pub mod config;
 pub mod engine;
+pub mod gate;
 pub mod proxy;
 pub mod tasks;
 pub mod telemetry;

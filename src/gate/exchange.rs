@@ -1,0 +1,356 @@
+//! One request on its way through the stack, and the bodies on both sides of it. A typed struct
+//! in place of request extensions: nothing is looked up, nothing is boxed.
+
+use std::{
+    future::Future,
+    net::IpAddr,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use http::{HeaderValue, header, request::Parts, uri::PathAndQuery};
+use http_body::{Body as _, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::time::{Sleep, sleep};
+
+use super::{access_log::Record, link::Link, site::Site};
+use crate::{engine::Verdict, proxy, time::Millis};
+
+/// A request with everything that is known of it.
+#[derive(Debug)]
+pub struct Exchange {
+    /// As hyper read it; origin-form and with exactly one `Host` once it passed `strict`.
+    pub head: Parts,
+    /// Streams.
+    pub body: RequestBody,
+    /// The connection it came on.
+    pub link: Arc<Link>,
+    /// The configuration it is served under, from beginning to end.
+    pub site: Arc<Site>,
+    /// Its number on the connection, from 0.
+    pub number: u32,
+    /// When it came.
+    pub now: Millis,
+    /// Whether the peer's forwarding headers are believed.
+    pub trusted: bool,
+    /// The route found; `None` is no route.
+    pub route: Option<usize>,
+    /// The client, once the guard established it.
+    pub client: Option<IpAddr>,
+    /// What each jail said; kept for `whoami@internal` only.
+    pub verdicts: Vec<(Arc<str>, Verdict)>,
+    /// The access log's line; `None` when it is off.
+    pub record: Option<Arc<Record>>,
+}
+
+/// What a request asks for, kept while its head is upstream.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    /// Method.
+    pub method: http::Method,
+    /// `Host` as sent.
+    pub host: Option<HeaderValue>,
+    /// Origin-form target.
+    pub target: Option<PathAndQuery>,
+}
+
+impl Exchange {
+    /// `Host` as sent, empty when there is none.
+    pub fn host(&self) -> &[u8] {
+        host_name(self.head.headers.get(header::HOST))
+    }
+
+    /// Origin-form target as sent.
+    pub fn target(&self) -> &str {
+        self.head
+            .uri
+            .path_and_query()
+            .map_or("/", PathAndQuery::as_str)
+    }
+
+    /// What is asked for, to be judged again when the answer is there.
+    pub fn asked(&self) -> Asked {
+        Asked {
+            method: self.head.method.clone(),
+            host: self.head.headers.get(header::HOST).cloned(),
+            target: self.head.uri.path_and_query().cloned(),
+        }
+    }
+}
+
+impl Asked {
+    /// As the engine wants it.
+    pub fn by(&self, client: IpAddr) -> crate::engine::Request<'_> {
+        crate::engine::Request {
+            client,
+            method: self.method.as_str().as_bytes(),
+            host: host_name(self.host.as_ref()),
+            target: self
+                .target
+                .as_ref()
+                .map_or(b"/", |target| target.as_str().as_bytes()),
+        }
+    }
+}
+
+/// A `Host` without its port.
+fn host_name(host: Option<&HeaderValue>) -> &[u8] {
+    let host = host.map_or(&b""[..], HeaderValue::as_bytes);
+    let port = host.iter().rposition(|byte| *byte == b':');
+    match port {
+        // A colon inside brackets belongs to an IPv6 address.
+        Some(at) if !host[at..].contains(&b']') => &host[..at],
+        _ => host,
+    }
+}
+
+/// A request body that counts, times out (HTTP/2; the wire does it for HTTP/1.1) and drops the
+/// trailers no client may send.
+#[derive(Debug)]
+pub struct RequestBody {
+    incoming: Incoming,
+    left: u64,
+    quiet: Option<Quiet>,
+    failed: bool,
+}
+
+/// The silence allowed on one stream. The timer exists only while somebody waits.
+#[derive(Debug)]
+struct Quiet {
+    allowed: std::time::Duration,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+/// Why a request body broke off.
+#[derive(Debug, thiserror::Error)]
+pub enum BodyError {
+    /// More than `limits.bodyBytes`. 413.
+    #[error("the request body is larger than allowed")]
+    TooLarge,
+    /// Nothing came for `timeouts.body`. 408.
+    #[error("nothing more of the request body came in time")]
+    Quiet,
+    /// Badly framed, or cut off. 400.
+    #[error("the request body cannot be read")]
+    Broken(#[source] hyper::Error),
+}
+
+impl RequestBody {
+    /// `limit` in bytes, 0 for none; `quiet` in milliseconds, 0 for none.
+    pub fn new(incoming: Incoming, limit: u64, quiet: Millis) -> Self {
+        Self {
+            incoming,
+            left: if limit == 0 { u64::MAX } else { limit },
+            quiet: (quiet > 0).then(|| Quiet {
+                allowed: std::time::Duration::from_millis(quiet),
+                timer: None,
+            }),
+            failed: false,
+        }
+    }
+
+    /// Whether it is known to be longer than allowed.
+    pub fn too_large(&self) -> bool {
+        self.incoming.size_hint().lower() > self.left
+    }
+
+    fn take(&mut self, frame: Frame<Bytes>) -> Result<Frame<Bytes>, BodyError> {
+        if let Some(data) = frame.data_ref() {
+            self.left = self
+                .left
+                .checked_sub(data.len() as u64)
+                .ok_or(BodyError::TooLarge)?;
+            return Ok(frame);
+        }
+        match frame.into_trailers() {
+            Ok(mut trailers) => {
+                super::identify::clean(&mut trailers);
+                Ok(Frame::trailers(trailers))
+            }
+            Err(frame) => Ok(frame),
+        }
+    }
+}
+
+impl Quiet {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let allowed = self.allowed;
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep(allowed)));
+        timer.as_mut().poll(cx)
+    }
+}
+
+impl http_body::Body for RequestBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = &mut *self;
+        if this.failed {
+            return Poll::Ready(None);
+        }
+        let Poll::Ready(frame) = Pin::new(&mut this.incoming).poll_frame(cx) else {
+            if let Some(quiet) = &mut this.quiet {
+                ready!(quiet.poll(cx));
+                this.failed = true;
+                return Poll::Ready(Some(Err(BodyError::Quiet)));
+            }
+            return Poll::Pending;
+        };
+        if let Some(quiet) = &mut this.quiet {
+            quiet.timer = None;
+        }
+        let taken = frame.map(|frame| {
+            frame
+                .map_err(BodyError::Broken)
+                .and_then(|frame| this.take(frame))
+        });
+        this.failed = matches!(taken, Some(Err(_)));
+        Poll::Ready(taken)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
+    }
+}
+
+/// A response body: nothing, a page of ours, or what streams from a server.
+#[derive(Debug)]
+pub struct Body {
+    kind: Kind,
+    /// Counted as open until it is handed over whole or dropped.
+    open: Option<Open>,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Empty,
+    Whole(Bytes),
+    Upstream(proxy::Body),
+}
+
+/// What ends with a response body.
+#[derive(Debug)]
+struct Open {
+    link: Arc<Link>,
+    record: Option<Arc<Record>>,
+}
+
+impl Body {
+    /// No body.
+    pub fn empty() -> Self {
+        Self {
+            kind: Kind::Empty,
+            open: None,
+        }
+    }
+
+    /// The connection is busy, and the record unwritten, until this body is done.
+    pub fn open(&mut self, link: Arc<Link>, record: Option<Arc<Record>>) {
+        self.open = Some(Open { link, record });
+    }
+}
+
+impl From<Bytes> for Body {
+    fn from(bytes: Bytes) -> Self {
+        Self {
+            kind: Kind::Whole(bytes),
+            open: None,
+        }
+    }
+}
+
+impl From<proxy::Body> for Body {
+    fn from(body: proxy::Body) -> Self {
+        Self {
+            kind: Kind::Upstream(body),
+            open: None,
+        }
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.link.finish();
+        if let Some(record) = &self.record {
+            record.write();
+        }
+    }
+}
+
+impl http_body::Body for Body {
+    type Data = Bytes;
+    type Error = proxy::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, proxy::Error>>> {
+        let this = &mut *self;
+        let frame = match &mut this.kind {
+            Kind::Empty => None,
+            Kind::Whole(bytes) => {
+                let bytes = std::mem::take(bytes);
+                this.kind = Kind::Empty;
+                (!bytes.is_empty()).then(|| Ok(Frame::data(bytes)))
+            }
+            Kind::Upstream(body) => ready!(Pin::new(body).poll_frame(cx)),
+        };
+        if let Some(Open {
+            record: Some(record),
+            ..
+        }) = &this.open
+        {
+            match &frame {
+                Some(Ok(frame)) => record.sent(frame.data_ref().map_or(0, Bytes::len)),
+                Some(Err(_)) => record.broke_off(),
+                None => {}
+            }
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.kind {
+            Kind::Empty => true,
+            Kind::Whole(bytes) => bytes.is_empty(),
+            Kind::Upstream(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.kind {
+            Kind::Empty => SizeHint::with_exact(0),
+            Kind::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Kind::Upstream(body) => body.size_hint(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_port_is_no_part_of_the_host() {
+        for (host, name) in [
+            ("a.example:8080", "a.example"),
+            ("a.example", "a.example"),
+            ("[::1]:80", "[::1]"),
+            ("[::1]", "[::1]"),
+        ] {
+            let value = HeaderValue::from_static(host);
+            assert_eq!(host_name(Some(&value)), name.as_bytes());
+        }
+        assert_eq!(host_name(None), b"");
+    }
+}

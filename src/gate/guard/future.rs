@@ -1,0 +1,140 @@
+//! After the answer: its status is counted, and the answer that crosses a limit is replaced.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use http::{Response, StatusCode};
+use pin_project_lite::pin_project;
+
+use super::service::{Watched, deny};
+use crate::{
+    engine::Outcome,
+    gate::{exchange::Body, respond::Refusal},
+    time::Clock,
+};
+
+pin_project! {
+    /// A request being answered, or refused already.
+    #[derive(Debug)]
+    pub struct Guarding<F> {
+        #[pin]
+        stage: Stage<F>,
+    }
+}
+
+pin_project! {
+    #[project = StageProjection]
+    #[derive(Debug)]
+    enum Stage<F> {
+        Refused { refusal: Option<Refusal> },
+        Passing { #[pin] inner: F, watched: Option<Watched>, clock: Clock },
+    }
+}
+
+impl<F> Guarding<F> {
+    pub(super) fn refused(refusal: Refusal) -> Self {
+        Self {
+            stage: Stage::Refused {
+                refusal: Some(refusal),
+            },
+        }
+    }
+
+    pub(super) fn passing(inner: F, watched: Option<Watched>, clock: Clock) -> Self {
+        Self {
+            stage: Stage::Passing {
+                inner,
+                watched,
+                clock,
+            },
+        }
+    }
+}
+
+impl<F> Future for Guarding<F>
+where
+    F: Future<Output = Result<Response<Body>, Refusal>>,
+{
+    type Output = Result<Response<Body>, Refusal>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.project().stage.project() {
+            StageProjection::Refused { refusal } => {
+                // Polled once more after completion, there is nothing left to say.
+                Poll::Ready(Err(refusal.take().unwrap_or(Refusal::NoRoute)))
+            }
+            StageProjection::Passing {
+                inner,
+                watched,
+                clock,
+            } => {
+                let answer = ready!(inner.poll(cx));
+                let (Some(watched), Some(status)) = (watched.take(), counted(&answer)) else {
+                    return Poll::Ready(answer);
+                };
+                match observe(&watched, status, *clock) {
+                    // Dropping the answer drops its body, and with it the server's connection.
+                    Some(refusal) => Poll::Ready(Err(refusal)),
+                    None => Poll::Ready(answer),
+                }
+            }
+        }
+    }
+}
+
+/// The status jails may count: an outage must not ban everyone, and what we refuse ourselves is
+/// no failure of the client's, except to ask for what is not there.
+fn counted(answer: &Result<Response<Body>, Refusal>) -> Option<StatusCode> {
+    match answer {
+        Ok(response) => match response.status() {
+            StatusCode::BAD_GATEWAY
+            | StatusCode::SERVICE_UNAVAILABLE
+            | StatusCode::GATEWAY_TIMEOUT => None,
+            status if status.as_u16() == 499 => None,
+            status => Some(status),
+        },
+        Err(Refusal::NoRoute) => Some(StatusCode::NOT_FOUND),
+        Err(_) => None,
+    }
+}
+
+/// Every jail counts; the first that has banned answers in place of the service.
+fn observe(watched: &Watched, status: StatusCode, clock: Clock) -> Option<Refusal> {
+    let now = clock.now();
+    let wardens = watched.site.wardens(watched.route);
+    let mut refusal = None;
+    for (index, client) in watched.clients.each() {
+        let warden = &wardens[index];
+        let request = watched.asked.by(client);
+        match watched
+            .site
+            .engine
+            .observe(warden.id, &request, status.as_u16(), now)
+        {
+            Outcome::Ignored => {}
+            Outcome::Counted(_) => _ = warden.metrics.failures.inc(),
+            Outcome::Simulated { begun, .. } => {
+                if begun {
+                    warden.metrics.failures.inc();
+                }
+            }
+            Outcome::Banned { denial, begun } => {
+                if begun {
+                    warden.metrics.failures.inc();
+                }
+                if refusal.is_none() {
+                    refusal = Some(deny(
+                        warden,
+                        denial,
+                        &request,
+                        now,
+                        watched.record.as_deref(),
+                    ));
+                }
+            }
+        }
+    }
+    refusal
+}

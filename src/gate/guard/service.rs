@@ -1,0 +1,201 @@
+//! Before the request is forwarded: who is it, and may it pass?
+
+use std::{
+    net::IpAddr,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use http::Response;
+use tower::Service;
+
+use super::Guarding;
+use crate::{
+    engine::{Denial, Request, Verdict},
+    gate::{
+        exchange::{Asked, Body, Exchange},
+        identify,
+        respond::{Denied, Refusal},
+        site::{Site, Warden},
+    },
+    proxy::Target,
+    time::{Clock, Millis},
+};
+
+/// Judges requests before the inner service sees them.
+#[derive(Clone, Debug)]
+pub struct Guard<S> {
+    inner: S,
+    clock: Clock,
+}
+
+/// A request that passed, and who counts what comes of it.
+#[derive(Debug)]
+pub struct Watched {
+    pub(super) site: Arc<Site>,
+    pub(super) route: Option<usize>,
+    pub(super) asked: Asked,
+    /// By index into the route's jails.
+    pub(super) clients: Clients,
+    pub(super) record: Option<Arc<crate::gate::access_log::Record>>,
+}
+
+/// Whom each jail counts, in the order of the jails. One jail is the rule and needs no memory.
+#[derive(Debug, Default)]
+pub enum Clients {
+    #[default]
+    None,
+    One(usize, IpAddr),
+    Many(Vec<(usize, IpAddr)>),
+}
+
+impl Clients {
+    fn push(&mut self, jail: usize, client: IpAddr) {
+        *self = match std::mem::take(self) {
+            Self::None => Self::One(jail, client),
+            Self::One(first, earlier) => Self::Many(vec![(first, earlier), (jail, client)]),
+            Self::Many(mut all) => {
+                all.push((jail, client));
+                Self::Many(all)
+            }
+        };
+    }
+
+    pub(super) fn each(&self) -> impl Iterator<Item = (usize, IpAddr)> {
+        let (one, many) = match self {
+            Self::None => (None, &[][..]),
+            Self::One(jail, client) => (Some((*jail, *client)), &[][..]),
+            Self::Many(all) => (None, all.as_slice()),
+        };
+        one.into_iter().chain(many.iter().copied())
+    }
+}
+
+impl<S> Guard<S> {
+    pub(super) fn new(inner: S, clock: Clock) -> Self {
+        Self { inner, clock }
+    }
+}
+
+impl<S> Service<Exchange> for Guard<S>
+where
+    S: Service<Exchange, Response = Response<Body>, Error = Refusal>,
+{
+    type Response = Response<Body>;
+    type Error = Refusal;
+    type Future = Guarding<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Refusal>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut exchange: Exchange) -> Self::Future {
+        match judge(&mut exchange) {
+            Err(refusal) => Guarding::refused(refusal),
+            Ok(clients) => {
+                let watched = (!matches!(clients, Clients::None)).then(|| Watched {
+                    site: exchange.site.clone(),
+                    route: exchange.route,
+                    asked: exchange.asked(),
+                    clients,
+                    record: exchange.record.clone(),
+                });
+                Guarding::passing(self.inner.call(exchange), watched, self.clock)
+            }
+        }
+    }
+}
+
+/// Asks every jail in order; answers whom each will count.
+fn judge(exchange: &mut Exchange) -> Result<Clients, Refusal> {
+    let site = exchange.site.clone();
+    let explained = exchange.route.is_some_and(|_| {
+        matches!(
+            site.find(exchange.host(), exchange.head.uri.path().as_bytes()),
+            Some((_, Target::Whoami))
+        )
+    });
+    let mut clients = Clients::None;
+    for (index, warden) in site.wardens(exchange.route).iter().enumerate() {
+        let client = identify::client(
+            exchange.link.peer_ip(),
+            exchange.trusted,
+            &exchange.head.headers,
+            &warden.source,
+        )?;
+        exchange.client.get_or_insert(client);
+        let request = Request {
+            client,
+            method: exchange.head.method.as_str().as_bytes(),
+            host: exchange.host(),
+            target: exchange.target().as_bytes(),
+        };
+        let verdict = site.engine.check(warden.id, &request, exchange.now);
+        warden.metrics.judged(&verdict);
+        match &verdict {
+            Verdict::Pass => clients.push(index, client),
+            Verdict::Simulated(_) => clients.push(index, client),
+            Verdict::Exempt(_) => {}
+            Verdict::Deny(denial) => {
+                return Err(deny(
+                    warden,
+                    denial.clone(),
+                    &request,
+                    exchange.now,
+                    exchange.record.as_deref(),
+                ));
+            }
+        }
+        if explained {
+            exchange.verdicts.push((warden.name.clone(), verdict));
+        }
+    }
+    if let Some(record) = &exchange.record {
+        record.judge(|judged| judged.client = exchange.client);
+    }
+    Ok(clients)
+}
+
+/// A denial as a refusal, said in the log when the jail wants it.
+pub(super) fn deny(
+    warden: &Warden,
+    denial: Denial,
+    request: &Request<'_>,
+    now: Millis,
+    record: Option<&crate::gate::access_log::Record>,
+) -> Refusal {
+    let client = request.client;
+    if let Some(unsaid) = warden
+        .block_log
+        .as_ref()
+        .and_then(|log| log.admit(client, now))
+    {
+        let path = request
+            .target
+            .split(|byte| *byte == b'?')
+            .next()
+            .unwrap_or_default();
+        tracing::info!(
+            jail = %warden.name,
+            %client,
+            reason = denial.reason.as_str(),
+            method = %String::from_utf8_lossy(request.method),
+            path = %path.escape_ascii(),
+            unsaid,
+            "denied"
+        );
+    }
+    if let Some(record) = record {
+        record.judge(|judged| {
+            judged.client = Some(client);
+            judged.jail = Some(warden.name.clone());
+            judged.reason = Some(denial.reason);
+        });
+    }
+    Refusal::Denied(Box::new(Denied {
+        denial,
+        jail: warden.name.clone(),
+        client,
+        response: warden.response.clone(),
+    }))
+}

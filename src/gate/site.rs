@@ -1,0 +1,194 @@
+//! What requests are served under and a reload swaps whole: jails with their answers, routing,
+//! trusted peers, limits, certificates. It opens no socket and decides nothing.
+
+use std::{collections::HashMap, net::IpAddr, sync::Arc};
+
+use http::StatusCode;
+
+use super::{access_log::AccessLog, tls};
+use crate::{
+    config::{self, ClientLimits, Config, DenyResponse, SourceCriterion, Tls},
+    engine::{Engine, JailId, nets::NetSet},
+    proxy::{Routing, Target},
+    telemetry::{Metrics, metrics::JailMetrics},
+};
+
+/// A configuration in force. Every worker holds a copy of its own, so that no count of references
+/// is shared between cores.
+#[derive(Clone, Debug)]
+pub struct Site {
+    /// Judges.
+    pub engine: Arc<Engine>,
+    /// Counts.
+    pub metrics: Arc<Metrics>,
+    /// Finds the service.
+    pub routing: Arc<Routing>,
+    /// Its entry points, in file order.
+    pub doors: Arc<[Door]>,
+    /// Writes a line a request.
+    pub access_log: Option<AccessLog>,
+    /// The jails each route is judged by, by index of the route.
+    routes: Arc<[Arc<[Warden]>]>,
+    /// Who judges what matches no route: the jail `default`, when there is one.
+    stray: Arc<[Warden]>,
+}
+
+/// One entry point's part of the configuration.
+#[derive(Clone)]
+pub struct Door {
+    /// Its key in the file.
+    pub name: Arc<str>,
+    /// Peers whose forwarding headers are believed.
+    pub forwarded_trusted: Arc<NetSet>,
+    /// Peers that send a PROXY header.
+    pub proxy_trusted: Arc<NetSet>,
+    /// Limits on a client.
+    pub limits: ClientLimits,
+    /// Timeouts towards a client.
+    pub timeouts: config::ClientTimeouts,
+    /// Accepts TLS.
+    pub tls: Option<tokio_rustls::TlsAcceptor>,
+    /// Send the canonical target upstream.
+    pub canonical_path: bool,
+}
+
+/// A jail as the gate sees it: whom it takes a request to be from, and what it answers.
+#[derive(Clone, Debug)]
+pub struct Warden {
+    /// Its id in the engine.
+    pub id: JailId,
+    /// Its name.
+    pub name: Arc<str>,
+    /// Where the client's address comes from.
+    pub source: Arc<SourceCriterion>,
+    /// What a denied client gets.
+    pub response: Arc<DenyResponse>,
+    /// Logs denied requests, when the jail wants it.
+    pub block_log: Option<Arc<super::block_log::BlockLog>>,
+    /// Its counters.
+    pub metrics: Arc<JailMetrics>,
+}
+
+impl Site {
+    /// Puts a configuration together. `routing` was built from the same one, and `engine` has its
+    /// jails in force.
+    pub fn build(
+        config: &Config,
+        engine: Arc<Engine>,
+        metrics: Arc<Metrics>,
+        routing: Arc<Routing>,
+    ) -> Result<Self, tls::Error> {
+        let wardens = wardens(config, &engine, &metrics);
+        let named = |names: &[Arc<str>]| -> Arc<[Warden]> {
+            names
+                .iter()
+                .filter_map(|name| wardens.get(name).cloned())
+                .collect()
+        };
+        let stray = named(&["default".into()]);
+        let routes = config
+            .routes
+            .iter()
+            .map(|route| match route.jails.is_empty() {
+                true => stray.clone(),
+                false => named(&route.jails),
+            })
+            .collect();
+        let doors = config
+            .entry_points
+            .iter()
+            .map(Door::open)
+            .collect::<Result<_, _>>()?;
+        Ok(Self {
+            engine,
+            metrics,
+            routing,
+            doors,
+            access_log: AccessLog::open(&config.log),
+            routes,
+            stray,
+        })
+    }
+
+    /// The same for sockets that are open already: their doors, in their order. One that the new
+    /// configuration does not have any more stays as it was until a restart.
+    pub fn behind(mut self, open: &[Door]) -> Self {
+        let door = |old: &Door| {
+            self.doors
+                .iter()
+                .find(|new| new.name == old.name)
+                .unwrap_or(old)
+                .clone()
+        };
+        self.doors = open.iter().map(door).collect();
+        self
+    }
+
+    /// The jails of a route, or of no route.
+    pub fn wardens(&self, route: Option<usize>) -> &[Warden] {
+        match route {
+            Some(route) => &self.routes[route],
+            None => &self.stray,
+        }
+    }
+
+    /// Where a request leads.
+    pub fn find(&self, host: &[u8], path: &[u8]) -> Option<(usize, &Target)> {
+        self.routing.find(host, path)
+    }
+}
+
+fn wardens(config: &Config, engine: &Engine, metrics: &Metrics) -> HashMap<Arc<str>, Warden> {
+    let warden = |jail: &config::Jail| {
+        let name = jail.spec.name.clone();
+        let warden = Warden {
+            id: engine.jail(&name)?,
+            name: name.clone(),
+            source: Arc::new(jail.source.clone()),
+            response: Arc::new(jail.response.clone()),
+            block_log: jail.block_logs.then(Arc::default),
+            metrics: metrics.jail(&name),
+        };
+        Some((name, warden))
+    };
+    config.jails.iter().filter_map(warden).collect()
+}
+
+impl std::fmt::Debug for Door {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Door")
+            .field("name", &self.name)
+            .field("tls", &self.tls.is_some())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Door {
+    fn open(entry: &config::EntryPoint) -> Result<Self, tls::Error> {
+        Ok(Self {
+            name: entry.name.clone(),
+            forwarded_trusted: entry.forwarded_trusted.clone(),
+            proxy_trusted: entry.proxy_trusted.clone(),
+            limits: entry.limits.clone(),
+            timeouts: entry.timeouts.clone(),
+            tls: entry
+                .tls
+                .as_ref()
+                .map(|tls: &Tls| tls::acceptor(tls))
+                .transpose()?,
+            canonical_path: entry.canonical_path,
+        })
+    }
+
+    /// Whether forwarding headers of this peer are believed. Who holds the unix socket is.
+    pub fn trusts(&self, peer: Option<IpAddr>) -> bool {
+        peer.is_none_or(|peer| self.forwarded_trusted.contains(peer))
+    }
+}
+
+impl Warden {
+    /// The status a denial has.
+    pub fn status(&self) -> StatusCode {
+        self.response.status
+    }
+}

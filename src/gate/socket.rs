@@ -1,0 +1,225 @@
+//! Sockets: bound once, one listener per worker, and the stream types behind one name.
+
+use std::{
+    io::{self, IoSlice},
+    net::SocketAddr,
+    os::unix::fs::FileTypeExt,
+    path::{Path, PathBuf},
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpListener, TcpStream, UnixListener, UnixStream},
+};
+use tokio_rustls::server::TlsStream;
+
+use crate::config::Address;
+
+/// Connections that may wait to be accepted.
+const BACKLOG: i32 = 4096;
+
+/// An address is bound for every worker, or it is not.
+#[derive(Debug)]
+pub enum Bound {
+    /// One socket per worker; the kernel spreads connections over them.
+    Tcp(Vec<std::net::TcpListener>, SocketAddr),
+    /// One socket, shared: the first worker to wake takes the connection.
+    Unix(std::os::unix::net::UnixListener, PathBuf),
+}
+
+/// A worker's listener.
+#[derive(Debug)]
+pub enum Listener {
+    /// TCP.
+    Tcp(TcpListener),
+    /// Unix.
+    Unix(UnixListener),
+}
+
+/// A client's connection without TLS.
+#[derive(Debug)]
+pub enum Stream {
+    /// TCP.
+    Tcp(TcpStream),
+    /// Unix.
+    Unix(UnixStream),
+}
+
+/// A client's connection as HTTP runs on it.
+#[derive(Debug)]
+pub enum Io {
+    /// In the clear.
+    Plain(Stream),
+    /// Encrypted.
+    Tls(Box<TlsStream<Stream>>),
+}
+
+impl Bound {
+    /// Binds `address` for `workers`. Port 0 is chosen once, for all.
+    pub fn bind(address: &Address, workers: usize) -> io::Result<Self> {
+        match address {
+            Address::Tcp(wanted) => {
+                let first = reuseport(*wanted)?;
+                let chosen = first.local_addr()?;
+                let mut all = vec![first];
+                for _ in 1..workers {
+                    all.push(reuseport(chosen)?);
+                }
+                Ok(Self::Tcp(all, chosen))
+            }
+            Address::Unix(path) => {
+                remove_stale(path)?;
+                let listener = std::os::unix::net::UnixListener::bind(path)?;
+                listener.set_nonblocking(true)?;
+                Ok(Self::Unix(listener, path.clone()))
+            }
+        }
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> Address {
+        match self {
+            Self::Tcp(_, address) => Address::Tcp(*address),
+            Self::Unix(_, path) => Address::Unix(path.clone()),
+        }
+    }
+
+    /// One socket for each of the `workers` it was bound for.
+    pub fn share(self, workers: usize) -> io::Result<Vec<Socketed>> {
+        match self {
+            Self::Tcp(all, _) => Ok(all.into_iter().map(Socketed::Tcp).collect()),
+            Self::Unix(listener, _) => (0..workers)
+                .map(|_| listener.try_clone().map(Socketed::Unix))
+                .collect(),
+        }
+    }
+}
+
+/// A bound socket on its way to its worker.
+#[derive(Debug)]
+pub enum Socketed {
+    /// TCP.
+    Tcp(std::net::TcpListener),
+    /// Unix.
+    Unix(std::os::unix::net::UnixListener),
+}
+
+impl Socketed {
+    /// Inside the worker's runtime.
+    pub fn listen(self) -> io::Result<Listener> {
+        match self {
+            Self::Tcp(listener) => TcpListener::from_std(listener).map(Listener::Tcp),
+            Self::Unix(listener) => UnixListener::from_std(listener).map(Listener::Unix),
+        }
+    }
+}
+
+/// A socket left over from a process that is gone would make the bind fail; one that answers
+/// belongs to somebody.
+fn remove_stale(path: &Path) -> io::Result<()> {
+    let stale = std::fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket())
+        && std::os::unix::net::UnixStream::connect(path).is_err();
+    if stale {
+        std::fs::remove_file(path)
+    } else {
+        Ok(())
+    }
+}
+
+fn reuseport(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
+    if address.is_ipv6() && address.ip().is_unspecified() {
+        socket.set_only_v6(false)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+impl Listener {
+    /// The next connection and its peer; `None` on a unix socket.
+    pub async fn accept(&self) -> io::Result<(Stream, Option<SocketAddr>)> {
+        match self {
+            Self::Tcp(listener) => {
+                let (stream, peer) = listener.accept().await?;
+                // Streamed bodies go out as they come.
+                let _ = stream.set_nodelay(true);
+                Ok((Stream::Tcp(stream), Some(peer)))
+            }
+            Self::Unix(listener) => {
+                let (stream, _) = listener.accept().await?;
+                Ok((Stream::Unix(stream), None))
+            }
+        }
+    }
+}
+
+/// Reads and writes through whichever stream is inside.
+macro_rules! delegate {
+    ($type:ident: $($variant:ident),+) => {
+        impl AsyncRead for $type {
+            fn poll_read(
+                self: Pin<&mut Self>,
+                cx: &mut Context<'_>,
+                buf: &mut ReadBuf<'_>,
+            ) -> Poll<io::Result<()>> {
+                match self.get_mut() {
+                    $(Self::$variant(stream) => Pin::new(stream).poll_read(cx, buf),)+
+                }
+            }
+        }
+
+        impl AsyncWrite for $type {
+            fn poll_write(
+                self: Pin<&mut Self>,
+                cx: &mut Context<'_>,
+                bytes: &[u8],
+            ) -> Poll<io::Result<usize>> {
+                match self.get_mut() {
+                    $(Self::$variant(stream) => Pin::new(stream).poll_write(cx, bytes),)+
+                }
+            }
+
+            fn poll_write_vectored(
+                self: Pin<&mut Self>,
+                cx: &mut Context<'_>,
+                slices: &[IoSlice<'_>],
+            ) -> Poll<io::Result<usize>> {
+                match self.get_mut() {
+                    $(Self::$variant(stream) => Pin::new(stream).poll_write_vectored(cx, slices),)+
+                }
+            }
+
+            fn is_write_vectored(&self) -> bool {
+                match self {
+                    $(Self::$variant(stream) => stream.is_write_vectored(),)+
+                }
+            }
+
+            fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+                match self.get_mut() {
+                    $(Self::$variant(stream) => Pin::new(stream).poll_flush(cx),)+
+                }
+            }
+
+            fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+                match self.get_mut() {
+                    $(Self::$variant(stream) => Pin::new(stream).poll_shutdown(cx),)+
+                }
+            }
+        }
+    };
+}
+
+delegate!(Stream: Tcp, Unix);
+delegate!(Io: Plain, Tls);

@@ -1,0 +1,71 @@
+//! The way of a request, on one screen. Every layer stands where it does for a reason.
+
+use std::{convert::Infallible, sync::Arc};
+
+use http::{Request, Response};
+use tower::{Service, ServiceBuilder};
+
+use super::{
+    access_log::{Record, Recorded},
+    admit::Admit,
+    exchange::{Body, Exchange},
+    guard::GuardLayer,
+    respond::{Refusal, Respond},
+    server::Worker,
+    whoami,
+};
+use crate::proxy::Target;
+
+/// What a request is answered with, and the line to write when that is done.
+pub type Answer = (Response<Body>, Option<Arc<Record>>);
+
+/// The stack of one entry point of one worker.
+pub fn stack(
+    worker: &Arc<Worker>,
+    door: usize,
+) -> impl Service<Exchange, Response = Answer, Error = Infallible, Future: Send>
++ Clone
++ Send
++ 'static
++ use<> {
+    let clock = worker.clock;
+    let worker = worker.clone();
+    ServiceBuilder::new()
+        // Outermost: it must see what the client gets, refusals and replaced answers too.
+        .layer(Recorded { clock })
+        // Above everything that refuses: the one place where refusals become responses.
+        .layer(Respond { clock })
+        // Before anything matches, routes or counts: a request that reads two ways has no route.
+        .layer(Admit { door })
+        // Around the service alone: it judges before, counts after, and needs the route's jails.
+        .layer(GuardLayer { clock })
+        .service(tower::service_fn(move |exchange| {
+            serve(worker.clone(), exchange)
+        }))
+}
+
+/// Innermost: what a judged request came for.
+async fn serve(worker: Arc<Worker>, exchange: Exchange) -> Result<Response<Body>, Refusal> {
+    let site = exchange.site.clone();
+    let upstream = match site.find(exchange.host(), exchange.head.uri.path().as_bytes()) {
+        None => return Err(Refusal::NoRoute),
+        Some((_, Target::Whoami)) => return Ok(whoami::answer(&exchange)),
+        Some((_, Target::Service(upstream))) => upstream,
+    };
+    if let Some(record) = &exchange.record {
+        record.judge(|judged| judged.service = Some(upstream.name().clone()));
+    }
+    let link = exchange.link;
+    let request = Request::from_parts(exchange.head, exchange.body);
+    worker
+        .proxy
+        .forward(
+            upstream,
+            request,
+            link.forwarded(exchange.trusted),
+            link.informational(),
+        )
+        .await
+        .map(|response| response.map(Body::from))
+        .map_err(|error| Refusal::Upstream(Box::new(error)))
+}

@@ -1,0 +1,235 @@
+//! The client's socket as hyper sees it: reads are scanned, silence is timed, 1xx heads are put
+//! in before the response's. It neither parses requests nor decides about them.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, Waker, ready},
+};
+
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::{
+    limits::Place,
+    link::{Link, Registered},
+    scan::{Phase, Scan},
+};
+
+/// A socket (or TLS stream) with a scanner and a [`Link`].
+#[derive(Debug)]
+pub struct Wire<T> {
+    io: T,
+    /// Read before hyper took over: the bytes the protocol was told by.
+    ahead: Bytes,
+    registered: Registered,
+    /// Given back when the socket closes, upgraded or not.
+    _place: Place,
+    scan: Scan,
+    scanning: bool,
+    phase: Phase,
+    /// The task that was registered last, to spare the lock when it is the same.
+    waker: Option<Waker>,
+    /// hyper has nothing left to write: a 1xx head may be put in here.
+    boundary: bool,
+    early: BytesMut,
+}
+
+impl<T> Wire<T> {
+    /// `ahead` is what was read from `io` already.
+    pub fn new(io: T, ahead: Bytes, registered: Registered, place: Place) -> Self {
+        let link = registered.link();
+        let scanning = !link.h2;
+        link.at_boundary(true);
+        Self {
+            io,
+            ahead,
+            scan: Scan::default(),
+            scanning,
+            phase: Phase::Idle,
+            waker: None,
+            boundary: true,
+            early: BytesMut::new(),
+            registered,
+            _place: place,
+        }
+    }
+
+    fn link(&self) -> &Arc<Link> {
+        self.registered.link()
+    }
+
+    fn watch(&mut self, cx: &Context<'_>) {
+        if !self
+            .waker
+            .as_ref()
+            .is_some_and(|known| known.will_wake(cx.waker()))
+        {
+            self.link().watched_by(cx.waker());
+            self.waker = Some(cx.waker().clone());
+        }
+    }
+
+    fn alive(&mut self, cx: &Context<'_>) -> io::Result<()> {
+        self.watch(cx);
+        if self.link().ended() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        Ok(())
+    }
+
+    /// Bytes came in.
+    fn received(&mut self, bytes: &[u8]) {
+        if self.link().tunnelled() {
+            self.scan.switch_off();
+            self.scanning = false;
+        }
+        if !self.scanning {
+            self.link().allow_all();
+            return;
+        }
+        let before = self.scan.found();
+        self.scan.feed(bytes);
+        let found = self.scan.found();
+        if found != before {
+            self.link().note(found);
+        }
+        let phase = self.scan.phase();
+        // A head is timed from its first byte to its last, a body anew with every read.
+        if phase != self.phase || phase != Phase::Head {
+            self.link().allow_all();
+        }
+        self.phase = phase;
+    }
+
+    /// Nothing came in: from here on silence counts, unless it is our turn.
+    fn waiting(&self) {
+        let link = self.link();
+        if link.limited() || link.tunnelled() {
+            return;
+        }
+        match self.phase {
+            Phase::Idle if link.busy() => {}
+            Phase::Idle => link.allow(link.timeouts().idle),
+            Phase::Head => link.allow(link.timeouts().header),
+            Phase::Body => link.allow(link.timeouts().body),
+        }
+    }
+}
+
+impl<T: AsyncWrite + Unpin> Wire<T> {
+    /// Writes the 1xx heads that wait, if hyper's own bytes are all out.
+    fn poll_early(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.boundary
+            && self.early.is_empty()
+            && let Some(early) = self.link().take_early()
+        {
+            self.early = early;
+        }
+        while !self.early.is_empty() {
+            let written = ready!(Pin::new(&mut self.io).poll_write(cx, &self.early))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.early.advance(written);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn before_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_early(cx))?;
+        if self.boundary {
+            self.boundary = false;
+            self.link().at_boundary(false);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// A client that does not read is timed like one that does not send.
+    fn after_write<R>(
+        &mut self,
+        cx: &Context<'_>,
+        result: Poll<io::Result<R>>,
+    ) -> Poll<io::Result<R>> {
+        let link = self.link();
+        match &result {
+            Poll::Pending if link.tunnelled() => self.alive(cx)?,
+            Poll::Pending => {
+                if !link.limited() {
+                    link.allow(link.timeouts().body);
+                }
+                self.alive(cx)?;
+            }
+            Poll::Ready(_) if link.limited() => link.allow_all(),
+            Poll::Ready(_) => {}
+        }
+        result
+    }
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Wire<T> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        let before = buf.filled().len();
+        if !this.ahead.is_empty() {
+            let taken = this.ahead.split_to(this.ahead.len().min(buf.remaining()));
+            buf.put_slice(&taken);
+        } else if Pin::new(&mut this.io).poll_read(cx, buf)?.is_pending() {
+            this.waiting();
+            this.alive(cx)?;
+            return Poll::Pending;
+        }
+        this.received(&buf.filled()[before..]);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Wire<T> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = &mut *self;
+        ready!(this.before_write(cx))?;
+        let result = Pin::new(&mut this.io).poll_write(cx, bytes);
+        this.after_write(cx, result)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = &mut *self;
+        ready!(this.before_write(cx))?;
+        let result = Pin::new(&mut this.io).poll_write_vectored(cx, slices);
+        this.after_write(cx, result)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if !this.boundary {
+            // hyper flushes only when it has written all it holds.
+            this.boundary = true;
+            this.link().at_boundary(true);
+        }
+        ready!(this.poll_early(cx))?;
+        let result = Pin::new(&mut this.io).poll_flush(cx);
+        this.after_write(cx, result)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let result = Pin::new(&mut self.io).poll_shutdown(cx);
+        self.after_write(cx, result)
+    }
+}
