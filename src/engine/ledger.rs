@@ -1,10 +1,21 @@
-//! Active bans in order of change, every change numbered. Followers read from their own cursor.
+//! Active bans in order of change, every change numbered. Followers read from their own cursor and
+//! fall back to a snapshot when they are too far behind. Who bans, and what the hot path sees of
+//! it, is decided elsewhere.
 
 use std::sync::Arc;
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::watch;
 
-use super::ban::Ban;
+use super::{
+    ban::Ban,
+    policy::Names,
+    slots::{Slot, Slots},
+    table::Keyed,
+};
+
+/// Bans a snapshot or a scan reads under one hold of the lock.
+pub(super) const CHUNK: usize = 1024;
 
 /// How a ban ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,25 +55,110 @@ pub enum Since {
     },
     /// The cursor is too old: everything active now replaces what the follower holds.
     Snapshot {
-        /// All active bans.
+        /// All active bans. Changes made while it was read may be in it and come again.
         bans: Vec<Arc<Ban>>,
         /// Cursor to ask with next.
         next: u64,
     },
 }
 
-/// The ledger. Reading and writing take one short lock.
+/// The ledger. Reading and writing take one short lock, again for every thousand bans.
 #[derive(Debug)]
-pub struct Ledger {}
+pub struct Ledger {
+    slots: Mutex<Slots>,
+    newest: watch::Sender<u64>,
+    names: Arc<Names>,
+}
 
 impl Ledger {
-    /// What happened after `cursor` (0: from the beginning), at most `limit` changes.
-    pub fn since(&self, _cursor: u64, _limit: usize) -> Since {
-        todo!()
+    pub(super) fn new(names: Arc<Names>, hash: Keyed) -> Self {
+        Self {
+            slots: Mutex::new(Slots::new(hash)),
+            newest: watch::Sender::new(0),
+            names,
+        }
+    }
+
+    /// What happened after `cursor` (0: from the beginning), at most `limit` changes. A cursor
+    /// from another life, beyond the newest number, gets a snapshot too.
+    pub fn since(&self, cursor: u64, limit: usize) -> Since {
+        let slots = self.slots.lock();
+        let newest = slots.newest();
+        if cursor > newest || cursor < slots.floor() {
+            drop(slots);
+            let bans = self.bans();
+            return Since::Snapshot { bans, next: newest };
+        }
+        let (mut changes, mut next) = (Vec::new(), cursor);
+        for seq in cursor + 1..=newest {
+            if changes.len() == limit {
+                break;
+            }
+            next = seq;
+            if let Some(slot) = slots.logged(seq) {
+                changes.push(Change {
+                    seq,
+                    ban: self.read(&slots, slot),
+                    lift: slot.lift,
+                    updated: slot.updated && slot.lift.is_none(),
+                });
+            }
+        }
+        Since::Changes { changes, next }
     }
 
     /// The newest number, for waiting: changes when anything happens.
     pub fn watch(&self) -> watch::Receiver<u64> {
-        todo!()
+        self.newest.subscribe()
+    }
+
+    /// Every active ban, oldest change first.
+    pub fn bans(&self) -> Vec<Arc<Ban>> {
+        let mut bans = Vec::with_capacity(self.len());
+        let mut from = 0;
+        loop {
+            let slots = self.slots.lock();
+            let Some(chunk) = slots.chunk(from, CHUNK) else {
+                break;
+            };
+            let active = chunk.iter().filter(|slot| slot.is_active() && !slot.silent);
+            bans.extend(active.map(|slot| (slot.seq, self.read(&slots, slot))));
+            from += CHUNK;
+        }
+        bans.sort_unstable_by_key(|(seq, _)| *seq);
+        bans.into_iter().map(|(_, ban)| ban).collect()
+    }
+
+    /// Active bans held.
+    pub fn len(&self) -> usize {
+        self.slots.lock().listed()
+    }
+
+    /// No active ban.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Heap bytes held, paths and reasons excepted.
+    pub fn bytes(&self) -> usize {
+        self.slots.lock().bytes()
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, Slots> {
+        self.slots.lock()
+    }
+
+    pub(super) fn read(&self, slots: &Slots, slot: &Slot) -> Arc<Ban> {
+        Arc::new(slot.ban(slots, &self.names))
+    }
+
+    /// Wakes followers, if anything changed; called with the lock released.
+    pub(super) fn announce(&self) {
+        let newest = self.slots.lock().newest();
+        self.newest.send_if_modified(|known| {
+            let news = *known < newest;
+            *known = newest.max(*known);
+            news
+        });
     }
 }

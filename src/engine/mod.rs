@@ -9,14 +9,35 @@ pub mod client;
 pub mod jail;
 pub mod ledger;
 pub mod nets;
-pub mod table;
 pub mod urls;
-pub mod window;
 
-use std::net::IpAddr;
+mod bans;
+mod count;
+mod counters;
+mod decide;
+mod history;
+mod policy;
+mod slots;
+mod state;
+mod table;
+#[cfg(test)]
+mod tests;
+mod window;
+
+use std::{
+    net::IpAddr,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    },
+};
+
+use arc_swap::ArcSwap;
 
 use crate::time::Millis;
 pub use ban::{Ban, Cause, Origin, Reason};
+pub use counters::Tracked;
+pub use history::Earlier;
 pub use jail::{JailId, JailSpec};
 pub use ledger::{Change, Ledger, Lift, Since};
 
@@ -112,14 +133,15 @@ pub struct Delta {
     /// Begin or change.
     pub add: Vec<Ban>,
     /// Take back, by client and jail.
-    pub remove: Vec<(ipnet::IpNet, Option<std::sync::Arc<str>>)>,
+    pub remove: Vec<(ipnet::IpNet, Option<Arc<str>>)>,
 }
 
 /// Which bans to lift by hand.
 #[derive(Clone, Debug)]
 pub enum Selector {
-    /// Exactly this client or range, every origin, in one jail or (`None`) everywhere.
-    Client(ipnet::IpNet, Option<std::sync::Arc<str>>),
+    /// Exactly this client or range, every origin, in one jail or (`None`) wherever it is banned.
+    /// A single IPv6 address also means the prefix it is counted as.
+    Client(ipnet::IpNet, Option<Arc<str>>),
     /// Every ban of ours and by hand; outside decisions stay.
     All,
 }
@@ -138,79 +160,126 @@ pub struct Stats {
 }
 
 /// Decides, counts and bans for every jail. Share it by `Arc`; every call takes `&self`.
+///
+/// Locks are taken in this order: a shard of the counters, the ledger, a shard of a table. The hot
+/// path takes shared locks of table shards only.
 #[derive(Debug)]
-pub struct Engine {}
+pub struct Engine {
+    policy: ArcSwap<policy::Policy>,
+    names: Arc<policy::Names>,
+    everywhere: table::Scope,
+    counters: counters::Counters,
+    history: history::History,
+    ledger: Ledger,
+    ticks: OnceLock<table::Ticks>,
+    /// The newest time `sweep` has seen.
+    swept: AtomicU64,
+    bans_cap: AtomicUsize,
+    evicted_bans: AtomicU64,
+    aggregate_ipv6: AtomicBool,
+    hash: table::Keyed,
+}
 
 impl Engine {
     /// An engine without jails. `seed` keys the hashes and the random part of grown bans.
-    pub fn new(_limits: Limits, _seed: u64) -> Self {
-        todo!()
+    pub fn new(limits: Limits, seed: u64) -> Self {
+        let hash = table::Keyed(seed);
+        let names = Arc::<policy::Names>::default();
+        Self {
+            policy: ArcSwap::default(),
+            everywhere: table::Scope::new(128, hash),
+            counters: counters::Counters::new(limits.tracked_clients, hash),
+            history: history::History::new(hash),
+            ledger: Ledger::new(names.clone(), hash),
+            names,
+            ticks: OnceLock::new(),
+            swept: AtomicU64::new(0),
+            bans_cap: AtomicUsize::new(limits.bans),
+            evicted_bans: AtomicU64::new(0),
+            aggregate_ipv6: AtomicBool::new(limits.aggregate_ipv6),
+            hash,
+        }
     }
 
     /// Puts these jails in force at once; state of jails that stay is kept, ids of names are kept
     /// for ever. `itself` is what `ignoreself` spares.
-    pub fn configure(&self, _jails: Vec<JailSpec>, _itself: nets::NetSet, _now: Millis) {
-        todo!()
+    pub fn configure(&self, jails: Vec<JailSpec>, itself: nets::NetSet, now: Millis) {
+        let ticks = self.ticks(now);
+        let mut slots = self.ledger.lock();
+        let old = self.policy.load_full();
+        let mut next: Vec<Option<policy::Jail>> = old.jails.clone();
+        for jail in next.iter_mut().flatten() {
+            jail.live = false;
+        }
+        let mut fresh = Vec::new();
+        for spec in jails {
+            let id = self.names.id(&spec.name);
+            let prefix = spec.ipv6_prefix.clamp(1, 128);
+            let known = old.any(id).filter(|jail| jail.scope.v6_prefix() == prefix);
+            let scope = known.map(|jail| jail.scope.clone()).unwrap_or_else(|| {
+                fresh.push(id);
+                Arc::new(table::Scope::new(prefix, self.hash))
+            });
+            next.resize(next.len().max(usize::from(id.0) + 1), None);
+            next[usize::from(id.0)] = Some(policy::Jail {
+                id,
+                spec,
+                live: true,
+                scope,
+            });
+        }
+        let next = Arc::new(policy::Policy {
+            jails: next,
+            itself,
+        });
+        self.policy.store(next.clone());
+        let enforced = |id: JailId| next.live(id).is_some_and(|jail| !jail.spec.simulate);
+        let revived = slots.drop_silent(enforced);
+        self.mirror(&slots, &revived, ticks);
+        let moved = slots.clients_in(&fresh);
+        self.mirror(&slots, &moved, ticks);
     }
 
-    /// Changes the caps; takes effect with the next insertion.
-    pub fn set_limits(&self, _limits: Limits) {
-        todo!()
+    /// Changes the caps; takes effect with the next insertion, and with the next sweep in full.
+    pub fn set_limits(&self, limits: Limits) {
+        self.counters.set_cap(limits.tracked_clients);
+        self.bans_cap.store(limits.bans, Ordering::Relaxed);
+        self.aggregate_ipv6
+            .store(limits.aggregate_ipv6, Ordering::Relaxed);
     }
 
     /// The id of a configured jail.
-    pub fn jail(&self, _name: &str) -> Option<JailId> {
-        todo!()
+    pub fn jail(&self, name: &str) -> Option<JailId> {
+        let id = self.names.find(name)?;
+        self.policy.load().live(id).map(|jail| jail.id)
     }
 
     /// The name behind an id.
-    pub fn jail_name(&self, _id: JailId) -> std::sync::Arc<str> {
-        todo!()
-    }
-
-    /// May this request pass `jail`? Counts it when the jail counts requests.
-    pub fn check(&self, _jail: JailId, _request: &Request<'_>, _now: Millis) -> Verdict {
-        todo!()
-    }
-
-    /// Counts what came of a request.
-    pub fn observe(
-        &self,
-        _jail: JailId,
-        _request: &Request<'_>,
-        _status: u16,
-        _now: Millis,
-    ) -> Outcome {
-        todo!()
-    }
-
-    /// Takes in decisions made elsewhere.
-    pub fn apply(&self, _origin: &Origin, _delta: Delta, _now: Millis) {
-        todo!()
-    }
-
-    /// Imposes one ban by hand (or restores one).
-    pub fn ban(&self, _ban: Ban, _now: Millis) {
-        todo!()
-    }
-
-    /// Lifts bans by hand and answers those lifted.
-    pub fn unban(&self, _which: &Selector, _now: Millis) -> Vec<std::sync::Arc<Ban>> {
-        todo!()
-    }
-
-    /// Lets go of what expired; call it about every second.
-    pub fn sweep(&self, _now: Millis) {
-        todo!()
+    pub fn jail_name(&self, id: JailId) -> Arc<str> {
+        self.names.get(id)
     }
 
     /// The ledger of bans.
     pub fn ledger(&self) -> &Ledger {
-        todo!()
+        &self.ledger
     }
 
     /// Sizes and totals.
     pub fn stats(&self) -> Stats {
-        todo!()
+        Stats {
+            tracked_clients: self.counters.held(),
+            bans: self.ledger.len(),
+            evicted_clients: self.counters.evicted(),
+            evicted_bans: self.evicted_bans.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Ticks begin well before the first time the engine hears of.
+    fn ticks(&self, now: Millis) -> table::Ticks {
+        *self.ticks.get_or_init(|| table::Ticks::starting(now))
+    }
+
+    fn swept(&self) -> Millis {
+        self.swept.load(Ordering::Relaxed)
     }
 }

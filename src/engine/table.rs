@@ -1,1 +1,401 @@
-//! Sharded, bounded per-client state.
+//! Until when a client is banned, as the hot path asks it: compact sharded tables for single
+//! clients, a swapped-whole map for ranges. A mirror of the ledger, which settles what a 32-bit
+//! end cannot tell. It neither counts nor knows why.
+
+use std::{
+    hash::{BuildHasher, Hash},
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use arc_swap::ArcSwapOption;
+use crossbeam_utils::CachePadded;
+use foldhash::fast::{FixedState, FoldHasher};
+use hashbrown::{HashMap, HashTable};
+use ipnet::IpNet;
+use parking_lot::RwLock;
+
+use crate::time::Millis;
+
+/// Enough that two cores rarely meet, few enough that an empty table costs 8 KiB.
+pub(super) const SHARDS: usize = 64;
+/// Length of a tick in milliseconds: 31 bits of them are 6.8 years.
+const TICK: Millis = 100;
+const LAST_TICK: u32 = (1 << 31) - 1;
+/// How far before the first `now` ticks begin, so that old log lines can be judged too.
+const LOOK_BACK: Millis = 365 * 24 * 3600 * 1000;
+
+/// A v6 address or prefix with the alignment that keeps an entry at 20 bytes.
+pub(super) type V6 = [u32; 4];
+
+/// Builds hashers that an attacker who does not know the seed cannot aim at.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Keyed(pub(super) u64);
+
+/// Turns milliseconds into the ticks that tables hold.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ticks {
+    epoch: Millis,
+}
+
+/// The end of a ban as an entry holds it: 31 bits of ticks, and whether it came from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct End(u32);
+
+/// What a table says of one client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// Not banned.
+    Free,
+    /// Banned at least until then; at most one tick longer.
+    Banned { until: Millis, outside: bool },
+    /// Within the last tick, or out of the range of ticks: only the ledger knows.
+    Unsure,
+}
+
+/// Single clients of one family.
+#[derive(Debug)]
+pub(super) struct Expiries<K> {
+    shards: Box<[CachePadded<Shard<K>>]>,
+    len: AtomicUsize,
+    hash: Keyed,
+}
+
+type Shard<K> = RwLock<HashTable<(K, End)>>;
+
+/// Every ban of one jail, or of every jail.
+#[derive(Debug)]
+pub(super) struct Scope {
+    v4: Expiries<u32>,
+    v6: Expiries<V6>,
+    v6_prefix: u8,
+    ranges: ArcSwapOption<Ranges>,
+    hash: Keyed,
+}
+
+/// Whatever is not a single client, by prefix length.
+#[derive(Clone, Debug, Default)]
+struct Ranges {
+    v4: Vec<(u8, HashMap<u32, End, Keyed>)>,
+    v6: Vec<(u8, HashMap<V6, End, Keyed>)>,
+}
+
+impl BuildHasher for Keyed {
+    type Hasher = FoldHasher<'static>;
+
+    #[inline]
+    fn build_hasher(&self) -> Self::Hasher {
+        FixedState::with_seed(self.0).build_hasher()
+    }
+}
+
+impl Ticks {
+    pub(super) fn starting(now: Millis) -> Self {
+        let epoch = now.saturating_sub(LOOK_BACK);
+        Self {
+            epoch: epoch - epoch % TICK,
+        }
+    }
+
+    fn at(self, time: Millis) -> u32 {
+        (time.saturating_sub(self.epoch) / TICK).min(LAST_TICK.into()) as u32
+    }
+
+    pub(super) fn end(self, until: Millis, outside: bool) -> End {
+        End(self.at(until) << 1 | u32::from(outside))
+    }
+
+    fn standing(self, end: End, now: u32) -> Standing {
+        let (tick, outside) = (end.0 >> 1, end.0 & 1 == 1);
+        if tick == 0 || tick == LAST_TICK || tick == now {
+            Standing::Unsure
+        } else if tick < now {
+            Standing::Free
+        } else {
+            let until = self.epoch + Millis::from(tick) * TICK;
+            Standing::Banned { until, outside }
+        }
+    }
+}
+
+impl<K: Copy + Eq + Hash> Expiries<K> {
+    /// An empty table; nothing but the shards themselves is allocated.
+    pub(super) fn new(hash: Keyed) -> Self {
+        Self {
+            shards: (0..SHARDS).map(|_| CachePadded::default()).collect(),
+            len: AtomicUsize::new(0),
+            hash,
+        }
+    }
+
+    #[inline]
+    fn shard(&self, hash: u64) -> &Shard<K> {
+        &self.shards[shard_of(hash)]
+    }
+
+    #[inline]
+    pub(super) fn get(&self, key: K) -> Option<End> {
+        if self.len.load(Ordering::Relaxed) == 0 {
+            return None;
+        }
+        let hash = self.hash.hash_one(key);
+        let shard = self.shard(hash).read();
+        shard
+            .find(hash, |entry| entry.0 == key)
+            .map(|entry| entry.1)
+    }
+
+    pub(super) fn set(&self, key: K, end: Option<End>) {
+        let hash = self.hash.hash_one(key);
+        let mut shard = self.shard(hash).write();
+        let entry = shard.entry(
+            hash,
+            |entry| entry.0 == key,
+            |entry| self.hash.hash_one(entry.0),
+        );
+        match (entry, end) {
+            (hashbrown::hash_table::Entry::Occupied(mut held), Some(end)) => held.get_mut().1 = end,
+            (hashbrown::hash_table::Entry::Occupied(held), None) => {
+                held.remove();
+                self.len.fetch_sub(1, Ordering::Relaxed);
+            }
+            (hashbrown::hash_table::Entry::Vacant(place), Some(end)) => {
+                place.insert((key, end));
+                self.len.fetch_add(1, Ordering::Relaxed);
+            }
+            (hashbrown::hash_table::Entry::Vacant(_), None) => {}
+        }
+    }
+
+    /// Gives memory back where most of it stands empty.
+    fn shrink(&self) {
+        for shard in &self.shards {
+            if sparse(&shard.read()) {
+                let mut shard = shard.write();
+                let room = shard.len() * 2;
+                shard.shrink_to(room, |entry| self.hash.hash_one(entry.0));
+            }
+        }
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.shards
+            .iter()
+            .map(|shard| shard.read().allocation_size())
+            .sum()
+    }
+}
+
+impl Scope {
+    /// `v6_prefix` is the length at which a v6 network is a single client here.
+    pub(super) fn new(v6_prefix: u8, hash: Keyed) -> Self {
+        Self {
+            v4: Expiries::new(hash),
+            v6: Expiries::new(hash),
+            v6_prefix,
+            ranges: ArcSwapOption::empty(),
+            hash,
+        }
+    }
+
+    pub(super) fn v6_prefix(&self) -> u8 {
+        self.v6_prefix
+    }
+
+    /// What holds for a canonical address. Takes no exclusive lock.
+    #[inline]
+    pub(super) fn standing(&self, addr: IpAddr, ticks: Ticks, now: Millis) -> Standing {
+        let now = ticks.at(now);
+        let single = match addr {
+            IpAddr::V4(v4) => self.v4.get(v4.to_bits()),
+            IpAddr::V6(v6) => self.v6.get(words(masked(v6.to_bits(), self.v6_prefix))),
+        };
+        let single = single.map_or(Standing::Free, |end| ticks.standing(end, now));
+        if single != Standing::Free {
+            return single;
+        }
+        self.ranges
+            .load()
+            .as_ref()
+            .map_or(Standing::Free, |ranges| {
+                ranges
+                    .longest(addr)
+                    .map_or(Standing::Free, |end| ticks.standing(end, now))
+            })
+    }
+
+    /// Sets or clears (`None`) many at once. The caller holds the ledger, so nobody else writes.
+    pub(super) fn set(&self, ends: impl IntoIterator<Item = (IpNet, Option<End>)>) {
+        let mut ranges: Option<Ranges> = None;
+        for (net, end) in ends {
+            match net {
+                IpNet::V4(v4) if v4.prefix_len() == 32 => self.v4.set(v4.addr().to_bits(), end),
+                IpNet::V6(v6) if v6.prefix_len() == self.v6_prefix => {
+                    self.v6.set(words(v6.addr().to_bits()), end);
+                }
+                range => {
+                    let ranges = ranges.get_or_insert_with(|| {
+                        self.ranges.load().as_deref().cloned().unwrap_or_default()
+                    });
+                    ranges.set(range, end, self.hash);
+                }
+            }
+        }
+        if let Some(ranges) = ranges {
+            let none = ranges.v4.is_empty() && ranges.v6.is_empty();
+            self.ranges.store((!none).then(|| Arc::new(ranges)));
+        }
+    }
+
+    /// The entry of exactly this network.
+    pub(super) fn get(&self, net: IpNet) -> Option<End> {
+        match net {
+            IpNet::V4(v4) if v4.prefix_len() == 32 => self.v4.get(v4.addr().to_bits()),
+            IpNet::V6(v6) if v6.prefix_len() == self.v6_prefix => {
+                self.v6.get(words(v6.addr().to_bits()))
+            }
+            range => self.ranges.load().as_ref()?.exactly(range),
+        }
+    }
+
+    pub(super) fn shrink(&self) {
+        self.v4.shrink();
+        self.v6.shrink();
+    }
+
+    /// Entries held, ranges included.
+    pub(super) fn len(&self) -> usize {
+        let ranges = self.ranges.load().as_ref().map_or(0, |ranges| {
+            let v4: usize = ranges.v4.iter().map(|(_, map)| map.len()).sum();
+            v4 + ranges.v6.iter().map(|(_, map)| map.len()).sum::<usize>()
+        });
+        self.v4.len.load(Ordering::Relaxed) + self.v6.len.load(Ordering::Relaxed) + ranges
+    }
+
+    /// Heap bytes of the single clients.
+    pub(super) fn bytes(&self) -> usize {
+        self.v4.bytes() + self.v6.bytes()
+    }
+}
+
+impl Ranges {
+    /// The end furthest away of all ranges that cover `addr`.
+    fn longest(&self, addr: IpAddr) -> Option<End> {
+        match addr {
+            IpAddr::V4(v4) => {
+                let find = |(len, map): &(u8, HashMap<u32, End, Keyed>)| {
+                    map.get(&masked_v4(v4.to_bits(), *len)).copied()
+                };
+                self.v4.iter().filter_map(find).max()
+            }
+            IpAddr::V6(v6) => {
+                let find = |(len, map): &(u8, HashMap<V6, End, Keyed>)| {
+                    map.get(&words(masked(v6.to_bits(), *len))).copied()
+                };
+                self.v6.iter().filter_map(find).max()
+            }
+        }
+    }
+
+    fn exactly(&self, net: IpNet) -> Option<End> {
+        match net {
+            IpNet::V4(v4) => {
+                let (_, map) = self.v4.iter().find(|(len, _)| *len == v4.prefix_len())?;
+                map.get(&v4.addr().to_bits()).copied()
+            }
+            IpNet::V6(v6) => {
+                let (_, map) = self.v6.iter().find(|(len, _)| *len == v6.prefix_len())?;
+                map.get(&words(v6.addr().to_bits())).copied()
+            }
+        }
+    }
+
+    fn set(&mut self, net: IpNet, end: Option<End>, hash: Keyed) {
+        match net {
+            IpNet::V4(v4) => put(
+                &mut self.v4,
+                v4.prefix_len(),
+                v4.addr().to_bits(),
+                end,
+                hash,
+            ),
+            IpNet::V6(v6) => {
+                put(
+                    &mut self.v6,
+                    v6.prefix_len(),
+                    words(v6.addr().to_bits()),
+                    end,
+                    hash,
+                );
+            }
+        }
+    }
+}
+
+fn put<K: Eq + Hash>(
+    maps: &mut Vec<(u8, HashMap<K, End, Keyed>)>,
+    len: u8,
+    key: K,
+    end: Option<End>,
+    hash: Keyed,
+) {
+    let at = maps.iter().position(|(held, _)| *held == len);
+    match (at, end) {
+        (Some(at), Some(end)) => {
+            maps[at].1.insert(key, end);
+        }
+        (None, Some(end)) => {
+            let mut map = HashMap::with_hasher(hash);
+            map.insert(key, end);
+            maps.push((len, map));
+        }
+        (Some(at), None) => {
+            maps[at].1.remove(&key);
+            if maps[at].1.is_empty() {
+                maps.swap_remove(at);
+            }
+        }
+        (None, None) => {}
+    }
+}
+
+/// Bits that the table itself uses neither for its buckets nor for its tags.
+#[inline]
+pub(super) fn shard_of(hash: u64) -> usize {
+    (hash >> 40) as usize % SHARDS
+}
+
+/// Worth rehashing: at most a quarter of a table that is not tiny is used.
+pub(super) fn sparse<T>(table: &HashTable<T>) -> bool {
+    table.capacity() > 64 && table.len() < table.capacity() / 4
+}
+
+#[inline]
+pub(super) fn words(bits: u128) -> V6 {
+    [
+        (bits >> 96) as u32,
+        (bits >> 64) as u32,
+        (bits >> 32) as u32,
+        bits as u32,
+    ]
+}
+
+#[inline]
+pub(super) fn bits(words: V6) -> u128 {
+    words
+        .iter()
+        .fold(0, |bits, word| bits << 32 | u128::from(*word))
+}
+
+#[inline]
+fn masked(bits: u128, len: u8) -> u128 {
+    bits & u128::MAX.checked_shl(128 - u32::from(len)).unwrap_or(0)
+}
+
+#[inline]
+fn masked_v4(bits: u32, len: u8) -> u32 {
+    bits & u32::MAX.checked_shl(32 - u32::from(len)).unwrap_or(0)
+}

@@ -1,0 +1,545 @@
+//! How the ledger holds its bans: compact slots in a slab, found by client, by end and by number.
+//! At a million outside decisions a ban costs about 125 bytes here, where a `Ban` behind an `Arc`
+//! would cost 170 and its indexes as much again.
+
+use std::{
+    collections::{BTreeSet, HashSet, VecDeque},
+    hash::BuildHasher,
+    sync::Arc,
+};
+
+use hashbrown::HashTable;
+use ipnet::IpNet;
+
+use super::{
+    ban::{Ban, Cause, Origin},
+    jail::JailId,
+    ledger::Lift,
+    policy::Names,
+    table::Keyed,
+};
+use crate::time::Millis;
+
+/// Lifted bans that followers can still read of.
+const MAX_LIFTED: usize = 131_072;
+/// Log entries kept beyond twice the number of active bans.
+const LOG_SLACK: usize = 262_144;
+/// Scenario names shared between decisions; more than these are held one by one.
+const MAX_SHARED: usize = 4096;
+const GAP: u32 = u32::MAX;
+const EVERYWHERE: u16 = u16::MAX;
+
+/// Who is banned where; several origins may ban the same.
+pub(super) type Client = (IpNet, Option<JailId>);
+
+/// Client, jail and origin: at most one active ban each. Silent ones are those of a jail that
+/// only simulates; they are enforced by nobody and listed nowhere.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) client: IpNet,
+    pub(super) jail: Option<JailId>,
+    pub(super) origin: Origin,
+    pub(super) silent: bool,
+}
+
+/// What a ban says beyond its place.
+#[derive(Clone, Debug)]
+pub(super) struct Terms {
+    pub(super) cause: Cause,
+    pub(super) detail: Detail,
+    pub(super) since: Millis,
+    pub(super) until: Millis,
+}
+
+/// What only bans of our own have.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Detail {
+    pub(super) count: u32,
+    pub(super) first_status: u16,
+    pub(super) last_status: u16,
+    pub(super) path: Box<str>,
+}
+
+/// One ban, 80 bytes.
+#[derive(Debug)]
+pub(super) struct Slot {
+    client: IpNet,
+    jail: u16,
+    origin: u16,
+    pub(super) silent: bool,
+    pub(super) updated: bool,
+    pub(super) lift: Option<Lift>,
+    /// 0: this slot is free.
+    pub(super) seq: u64,
+    since: Millis,
+    until: Millis,
+    cause: Cause,
+    detail: Option<Box<Detail>>,
+}
+
+#[derive(Debug)]
+pub(super) struct Slots {
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+    index: HashTable<u32>,
+    by_end: BTreeSet<(Millis, u32)>,
+    /// Slot of each number from `floor + 1` on; stale where the slot has moved on.
+    log: VecDeque<u32>,
+    floor: u64,
+    lifted: usize,
+    silent: usize,
+    /// Active bans by prefix length, v4 then v6, so that covering ones are found by few probes.
+    v4_lengths: [u32; 33],
+    v6_lengths: [u32; 129],
+    origins: Vec<Origin>,
+    shared: HashSet<Arc<str>>,
+    hash: Keyed,
+}
+
+impl Slot {
+    pub(super) fn is_active(&self) -> bool {
+        self.seq != 0 && self.lift.is_none()
+    }
+
+    pub(super) fn jail(&self) -> Option<JailId> {
+        (self.jail != EVERYWHERE).then_some(JailId(self.jail))
+    }
+
+    pub(super) fn key(&self) -> Client {
+        (self.client, self.jail())
+    }
+
+    pub(super) fn until(&self) -> Millis {
+        self.until
+    }
+
+    pub(super) fn since(&self) -> Millis {
+        self.since
+    }
+
+    pub(super) fn cause(&self) -> &Cause {
+        &self.cause
+    }
+
+    pub(super) fn count(&self) -> u32 {
+        self.detail.as_ref().map_or(0, |detail| detail.count)
+    }
+
+    pub(super) fn ban(&self, slots: &Slots, names: &Names) -> Ban {
+        let detail = self.detail.as_deref().cloned().unwrap_or_default();
+        Ban {
+            client: self.client,
+            jail: self.jail().map(|jail| names.get(jail)),
+            origin: slots.origin(self).clone(),
+            cause: self.cause.clone(),
+            count: detail.count,
+            first_status: detail.first_status,
+            last_status: detail.last_status,
+            path: detail.path,
+            since: self.since,
+            until: self.until,
+        }
+    }
+}
+
+impl Slots {
+    pub(super) fn new(hash: Keyed) -> Self {
+        Self {
+            slots: Vec::new(),
+            free: Vec::new(),
+            index: HashTable::new(),
+            by_end: BTreeSet::new(),
+            log: VecDeque::new(),
+            floor: 0,
+            lifted: 0,
+            silent: 0,
+            v4_lengths: [0; 33],
+            v6_lengths: [0; 129],
+            origins: vec![Origin::Jail, Origin::Manual],
+            shared: HashSet::new(),
+            hash,
+        }
+    }
+
+    pub(super) fn newest(&self) -> u64 {
+        self.floor + self.log.len() as u64
+    }
+
+    /// The oldest cursor that can be answered with changes.
+    pub(super) fn floor(&self) -> u64 {
+        self.floor
+    }
+
+    /// Active bans, silent ones included.
+    pub(super) fn held(&self) -> usize {
+        self.index.len()
+    }
+
+    pub(super) fn listed(&self) -> usize {
+        self.index.len() - self.silent
+    }
+
+    pub(super) fn slot(&self, id: u32) -> &Slot {
+        &self.slots[id as usize]
+    }
+
+    pub(super) fn origin(&self, slot: &Slot) -> &Origin {
+        &self.origins[usize::from(slot.origin)]
+    }
+
+    pub(super) fn is_outside(&self, slot: &Slot) -> bool {
+        matches!(self.origin(slot), Origin::Outside(_))
+    }
+
+    /// Slots by position, for reading everything with the lock released in between.
+    pub(super) fn chunk(&self, from: usize, len: usize) -> Option<&[Slot]> {
+        let end = self.slots.len().min(from + len);
+        (from < end).then(|| &self.slots[from..end])
+    }
+
+    pub(super) fn logged(&self, seq: u64) -> Option<&Slot> {
+        let at = usize::try_from(seq.checked_sub(self.floor + 1)?).ok()?;
+        let slot = self.slots.get(*self.log.get(at)? as usize)?;
+        (slot.seq == seq).then_some(slot)
+    }
+
+    /// The active ban at a place.
+    pub(super) fn find(&self, place: &Place) -> Option<u32> {
+        let origin = self
+            .origins
+            .iter()
+            .position(|origin| *origin == place.origin)? as u16;
+        self.of(place.client, place.jail).find(|id| {
+            let slot = self.slot(*id);
+            slot.origin == origin && slot.silent == place.silent
+        })
+    }
+
+    /// Active bans of exactly this client in exactly this jail, every origin.
+    pub(super) fn of(&self, client: IpNet, jail: Option<JailId>) -> impl Iterator<Item = u32> + '_ {
+        let jail = jail.map_or(EVERYWHERE, |jail| jail.0);
+        let hash = self.hash.hash_one((client, jail));
+        let same = move |id: &u32| {
+            let slot = self.slot(*id);
+            slot.client == client && slot.jail == jail
+        };
+        self.index.iter_hash(hash).copied().filter(same)
+    }
+
+    /// Active bans that cover this network, in exactly this jail.
+    pub(super) fn covering(
+        &self,
+        client: IpNet,
+        jail: Option<JailId>,
+    ) -> impl Iterator<Item = u32> + '_ {
+        let lengths = match client {
+            IpNet::V4(_) => self.v4_lengths.as_slice(),
+            IpNet::V6(_) => self.v6_lengths.as_slice(),
+        };
+        let lengths = &lengths[..=usize::from(client.prefix_len())];
+        let used = lengths.iter().enumerate().filter(|(_, bans)| **bans > 0);
+        let nets = used.filter_map(move |(len, _)| IpNet::new(client.addr(), len as u8).ok());
+        nets.flat_map(move |net| self.of(net.trunc(), jail))
+    }
+
+    /// The active ban that ends first.
+    pub(super) fn first_to_end(&self) -> Option<(Millis, u32)> {
+        self.by_end.first().copied()
+    }
+
+    /// Begins a ban, or changes the one at its place. Answers whether one stood.
+    pub(super) fn put(&mut self, place: Place, terms: Terms) -> bool {
+        let held = self.find(&place);
+        let detail = (terms.detail != Detail::default()).then(|| Box::new(terms.detail));
+        let cause = self.share(terms.cause);
+        let id = match held {
+            Some(id) => {
+                self.by_end.remove(&(self.slot(id).until, id));
+                let slot = &mut self.slots[id as usize];
+                (slot.since, slot.until) = (terms.since, terms.until);
+                (slot.cause, slot.detail, slot.updated) = (cause, detail, true);
+                id
+            }
+            None => {
+                let slot = Slot {
+                    client: place.client,
+                    jail: place.jail.map_or(EVERYWHERE, |jail| jail.0),
+                    origin: self.intern(place.origin),
+                    silent: place.silent,
+                    updated: false,
+                    lift: None,
+                    seq: u64::MAX,
+                    since: terms.since,
+                    until: terms.until,
+                    cause,
+                    detail,
+                };
+                self.insert(slot)
+            }
+        };
+        self.by_end.insert((terms.until, id));
+        self.record(id);
+        held.is_some()
+    }
+
+    /// Ends an active ban.
+    pub(super) fn lift(&mut self, id: u32, how: Lift) {
+        let slot = &mut self.slots[id as usize];
+        slot.lift = Some(how);
+        let (client, jail, until, silent) = (slot.client, slot.jail, slot.until, slot.silent);
+        let hash = self.hash.hash_one((client, jail));
+        if let Ok(entry) = self.index.find_entry(hash, |held| *held == id) {
+            entry.remove();
+        }
+        self.by_end.remove(&(until, id));
+        *self.length(client) -= 1;
+        if silent {
+            self.silent -= 1;
+            self.release(id);
+        } else {
+            self.lifted += 1;
+            self.record(id);
+        }
+    }
+
+    /// Drops the silent bans of jails that `enforced` says no longer only simulate.
+    pub(super) fn drop_silent(&mut self, enforced: impl Fn(JailId) -> bool) -> Vec<Client> {
+        if self.silent == 0 {
+            return Vec::new();
+        }
+        let gone = |slot: &Slot| slot.silent && slot.jail().is_some_and(&enforced);
+        let ids = self
+            .active()
+            .filter(|(_, slot)| gone(slot))
+            .map(|(id, _)| id);
+        let ids: Vec<u32> = ids.collect();
+        let clients = ids.iter().map(|id| self.slot(*id).key()).collect();
+        for id in ids {
+            self.lift(id, Lift::Withdrawn);
+        }
+        clients
+    }
+
+    /// Who is banned in these jails.
+    pub(super) fn clients_in(&self, jails: &[JailId]) -> Vec<Client> {
+        if jails.is_empty() {
+            return Vec::new();
+        }
+        let of_these = |slot: &Slot| slot.jail().is_some_and(|jail| jails.contains(&jail));
+        self.active()
+            .filter(|(_, slot)| of_these(slot))
+            .map(|(_, slot)| slot.key())
+            .collect()
+    }
+
+    pub(super) fn active(&self) -> impl Iterator<Item = (u32, &Slot)> {
+        let numbered = self.slots.iter().enumerate();
+        numbered
+            .filter(|(_, slot)| slot.is_active())
+            .map(|(id, slot)| (id as u32, slot))
+    }
+
+    /// Puts back one change of an earlier life, in order of number.
+    pub(super) fn restore(&mut self, seq: u64, place: Place, terms: Terms, lift: Option<Lift>) {
+        if lift.is_some() && seq <= self.floor {
+            return;
+        }
+        let detail = (terms.detail != Detail::default()).then(|| Box::new(terms.detail));
+        let slot = Slot {
+            client: place.client,
+            jail: place.jail.map_or(EVERYWHERE, |jail| jail.0),
+            origin: self.intern(place.origin),
+            silent: false,
+            updated: false,
+            lift,
+            seq,
+            since: terms.since,
+            until: terms.until,
+            cause: self.share(terms.cause),
+            detail,
+        };
+        let id = match lift {
+            None => {
+                let id = self.insert(slot);
+                self.by_end.insert((terms.until, id));
+                id
+            }
+            Some(_) => {
+                self.lifted += 1;
+                self.place(slot)
+            }
+        };
+        if let Some(at) = seq.checked_sub(self.floor + 1)
+            && let Some(entry) = self.log.get_mut(at as usize)
+        {
+            *entry = id;
+        }
+    }
+
+    /// Numbers go on after `newest`; cursors from `floor` on can be answered with changes.
+    pub(super) fn resume(&mut self, floor: u64, newest: u64) {
+        let room = (MAX_LIFTED + LOG_SLACK) as u64;
+        self.floor = floor.max(newest.saturating_sub(room)).min(newest);
+        self.log = std::iter::repeat_n(GAP, (newest - self.floor) as usize).collect();
+    }
+
+    /// Gives memory back where most of it stands empty.
+    pub(super) fn shrink(&mut self) {
+        if super::table::sparse(&self.index) {
+            let (slots, hash) = (&self.slots, self.hash);
+            let room = self.index.len() * 2;
+            self.index.shrink_to(room, |id| hash_of(hash, slots, *id));
+        }
+        let used = self
+            .slots
+            .iter()
+            .rposition(|slot| slot.seq != 0)
+            .map_or(0, |last| last + 1);
+        if self.slots.capacity() > 64 && used < self.slots.capacity() / 4 {
+            self.slots.truncate(used);
+            self.slots.shrink_to(used * 2);
+            self.free.retain(|id| (*id as usize) < used);
+            self.free.shrink_to_fit();
+        }
+        if self.log.capacity() > 64 && self.log.len() < self.log.capacity() / 4 {
+            self.log.shrink_to(self.log.len() * 2);
+        }
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        // a B-tree node of eleven keys is two thirds full on average
+        let tree = self.by_end.len() * (size_of::<(Millis, u32)>() + 2) * 3 / 2;
+        self.slots.len() * size_of::<Slot>()
+            + self.free.capacity() * 4
+            + self.index.allocation_size()
+            + self.log.capacity() * 4
+            + tree
+    }
+
+    /// Panics when the indexes disagree.
+    pub(super) fn check_invariants(&self) {
+        let active: Vec<&Slot> = self.slots.iter().filter(|slot| slot.is_active()).collect();
+        assert_eq!(
+            active.len(),
+            self.index.len(),
+            "every active ban is indexed"
+        );
+        assert_eq!(
+            active.len(),
+            self.by_end.len(),
+            "every active ban has an end"
+        );
+        let silent = active.iter().filter(|slot| slot.silent).count();
+        assert_eq!(silent, self.silent, "silent bans");
+        let lifted = self
+            .slots
+            .iter()
+            .filter(|slot| slot.seq != 0 && slot.lift.is_some());
+        assert_eq!(lifted.count(), self.lifted, "lifted bans");
+        for (until, id) in &self.by_end {
+            assert_eq!(self.slot(*id).until, *until, "the end in order");
+        }
+        let lengths = self.v4_lengths.iter().chain(&self.v6_lengths);
+        assert_eq!(
+            lengths.sum::<u32>() as usize,
+            active.len(),
+            "prefix lengths"
+        );
+        for slot in self
+            .slots
+            .iter()
+            .filter(|slot| slot.seq > self.floor && !slot.silent)
+        {
+            let logged = self.logged(slot.seq).map(|logged| logged.client);
+            assert_eq!(logged, Some(slot.client), "number {} is logged", slot.seq);
+        }
+    }
+
+    fn insert(&mut self, slot: Slot) -> u32 {
+        *self.length(slot.client) += 1;
+        self.silent += usize::from(slot.silent);
+        let id = self.place(slot);
+        let (slots, hash) = (&self.slots, self.hash);
+        let key = hash_of(hash, slots, id);
+        self.index
+            .insert_unique(key, id, |id| hash_of(hash, slots, *id));
+        id
+    }
+
+    fn place(&mut self, slot: Slot) -> u32 {
+        if let Some(id) = self.free.pop() {
+            self.slots[id as usize] = slot;
+            return id;
+        }
+        self.slots.push(slot);
+        (self.slots.len() - 1) as u32
+    }
+
+    fn release(&mut self, id: u32) {
+        let slot = &mut self.slots[id as usize];
+        slot.seq = 0;
+        slot.detail = None;
+        slot.cause = Cause::Failures;
+        self.free.push(id);
+    }
+
+    fn record(&mut self, id: u32) {
+        if self.slots[id as usize].silent {
+            return;
+        }
+        self.log.push_back(id);
+        self.slots[id as usize].seq = self.newest();
+        while self.lifted > MAX_LIFTED || self.log.len() > 2 * self.index.len() + LOG_SLACK {
+            self.forget_oldest();
+        }
+    }
+
+    fn forget_oldest(&mut self) {
+        let oldest = self.floor + 1;
+        let lifted = self.logged(oldest).is_some_and(|slot| slot.lift.is_some());
+        let id = self.log.pop_front();
+        self.floor = oldest;
+        if let Some(id) = id
+            && lifted
+        {
+            self.lifted -= 1;
+            self.release(id);
+        }
+    }
+
+    fn length(&mut self, client: IpNet) -> &mut u32 {
+        match client {
+            IpNet::V4(net) => &mut self.v4_lengths[usize::from(net.prefix_len())],
+            IpNet::V6(net) => &mut self.v6_lengths[usize::from(net.prefix_len())],
+        }
+    }
+
+    fn intern(&mut self, origin: Origin) -> u16 {
+        let known = self.origins.iter().position(|known| *known == origin);
+        known.unwrap_or_else(|| {
+            self.origins.push(origin);
+            self.origins.len() - 1
+        }) as u16
+    }
+
+    /// A hundred thousand decisions name a handful of scenarios.
+    fn share(&mut self, cause: Cause) -> Cause {
+        match cause {
+            Cause::Decision(text) => Cause::Decision(match self.shared.get(&text) {
+                Some(shared) => shared.clone(),
+                None => {
+                    if self.shared.len() < MAX_SHARED {
+                        self.shared.insert(text.clone());
+                    }
+                    text
+                }
+            }),
+            other => other,
+        }
+    }
+}
+
+fn hash_of(hash: Keyed, slots: &[Slot], id: u32) -> u64 {
+    let slot = &slots[id as usize];
+    hash.hash_one((slot.client, slot.jail))
+}
