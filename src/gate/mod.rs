@@ -7,7 +7,6 @@
 mod access_log;
 mod admit;
 mod block_log;
-pub mod client_ip;
 mod connection;
 mod exchange;
 mod guard;
