@@ -18,7 +18,6 @@ FROM scratch
 COPY --from=build /image/ /
 USER 65532:65532
 WORKDIR /var/lib/jailgate
-VOLUME /var/lib/jailgate
 EXPOSE 8080 4181
 HEALTHCHECK --interval=10s --timeout=3s --start-period=5s CMD ["/usr/bin/jailgate", "healthcheck"]
 ENTRYPOINT ["/usr/bin/jailgate"]

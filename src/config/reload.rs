@@ -1,77 +1,257 @@
-//! Notices that a file of the configuration changed and has been written to its end, and says what
-//! of a change only a restart applies. Loading and swapping are the caller's.
+//! Notices that a file of the configuration changed and has been written to its end. Loading and
+//! swapping are the caller's.
+//!
+//! The kernel's events only wake it: what counts is that a file's identity, size or time differ
+//! from what was seen before, so a lost event costs one polling period and nothing more.
 
-use std::path::PathBuf;
+mod restart;
+#[cfg(test)]
+mod tests;
 
-use super::{Address, Config, Tls};
+use std::{
+    collections::HashSet,
+    fs,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use notify::{
+    Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher,
+    event::{AccessKind, AccessMode, ModifyKind},
+};
+use parking_lot::Mutex;
+use tokio::{sync::Notify, time};
+
 use crate::tasks::Tasks;
+
+/// How often files are looked at when no event comes: network file systems send none.
+const POLL: Duration = Duration::from_secs(2);
+
+/// A file counts as written when it has not changed for this long …
+const SETTLE: Duration = Duration::from_millis(150);
+
+/// … for this many times; many more while somebody still has it open for writing, or it is gone.
+const QUIET: u32 = 2;
+const QUIET_UNFINISHED: u32 = 66;
 
 /// Tells when one of the followed files changed.
 #[derive(Debug)]
-pub struct Watch {}
+pub struct Watch {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    files: Mutex<Vec<(PathBuf, Option<Seen>)>>,
+    /// Written to since they were last closed.
+    unfinished: Mutex<HashSet<PathBuf>>,
+    events: Mutex<Option<Events>>,
+    woken: Notify,
+    changed: Notify,
+}
+
+/// The kernel's events for the directories of the followed files: a file that is replaced is
+/// another file, but its directory stays.
+#[derive(Debug)]
+struct Events {
+    watcher: RecommendedWatcher,
+    directories: HashSet<PathBuf>,
+}
+
+/// What tells one state of a file from another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Seen {
+    device: u64,
+    inode: u64,
+    size: u64,
+    modified: (i64, i64),
+}
 
 impl Watch {
     /// Follows these files (`Config::watched`) from their present state on.
-    pub fn start(_tasks: &Tasks, _files: Vec<PathBuf>) -> Self {
-        todo!()
+    pub fn start(tasks: &Tasks, files: Vec<PathBuf>) -> Self {
+        Self::with(tasks, files, true)
+    }
+
+    fn with(tasks: &Tasks, files: Vec<PathBuf>, events: bool) -> Self {
+        let shared = Arc::new(Shared {
+            files: Mutex::default(),
+            unfinished: Mutex::default(),
+            events: Mutex::default(),
+            woken: Notify::new(),
+            changed: Notify::new(),
+        });
+        if events {
+            *shared.events.lock() = Shared::events(&shared);
+        }
+        let watch = Self { shared };
+        watch.follow(files);
+        let (shared, stop) = (watch.shared.clone(), tasks.stopping());
+        tasks.service("config watch", move || {
+            let (shared, stop) = (shared.clone(), stop.clone());
+            async move {
+                tokio::select! {
+                    () = stop.cancelled() => {}
+                    () = shared.run() => {}
+                }
+            }
+        });
+        watch
     }
 
     /// Follows other files from now on: call it after each load.
-    pub fn follow(&self, _files: Vec<PathBuf>) {
-        todo!()
+    pub fn follow(&self, files: Vec<PathBuf>) {
+        let mut followed = self.shared.files.lock();
+        let seen = |path: PathBuf| {
+            let known = followed.iter().find(|(known, _)| *known == path);
+            let seen = known.map_or_else(|| Seen::of(&path), |(_, seen)| seen.clone());
+            (path, seen)
+        };
+        let files: Vec<_> = files.into_iter().map(seen).collect();
+        *followed = files;
+        if let Some(events) = &mut *self.shared.events.lock() {
+            events.follow(directories(followed.iter().map(|(path, _)| path)));
+        }
     }
 
     /// Resolves when a followed file has changed and lies still; safe to drop and call again.
     pub async fn changed(&mut self) {
-        todo!()
+        self.shared.changed.notified().await;
     }
 }
 
-impl Config {
-    /// Keys that differ and that only a restart applies: sockets, whether they speak TLS, the
-    /// database, and where the log goes. Everything else may be swapped while running.
-    pub fn needs_restart(old: &Self, new: &Self) -> Vec<String> {
-        let (before, after) = (old.sockets(), new.sockets());
-        let mut keys: Vec<String> = Vec::new();
-        for (key, socket) in &after {
-            match before.iter().find(|(other, _)| other == key) {
-                None => keys.push(key.clone()),
-                Some((_, was)) if was.0 != socket.0 => keys.push(format!("{key}.address")),
-                Some((_, was)) if was.1 != socket.1 => keys.push(format!("{key}.tls")),
-                Some(_) => {}
+impl Shared {
+    fn events(shared: &Arc<Self>) -> Option<Events> {
+        let weak = Arc::downgrade(shared);
+        let watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
+            if let Some(shared) = weak.upgrade() {
+                shared.note(event);
+            }
+        });
+        match watcher {
+            Ok(watcher) => Some(Events {
+                watcher,
+                directories: HashSet::new(),
+            }),
+            Err(error) => {
+                tracing::warn!(%error, "no file events; files are looked at every two seconds");
+                None
             }
         }
-        let gone = before
-            .iter()
-            .filter(|(key, _)| after.iter().all(|(other, _)| other != key));
-        keys.extend(gone.map(|(key, _)| key.clone()));
-        for (key, differs) in [
-            ("state.path", old.state != new.state),
-            ("log.format", old.log.json != new.log.json),
-            ("log.access", old.log.access != new.log.access),
-        ] {
-            if differs {
-                keys.push(key.to_owned());
-            }
-        }
-        keys
     }
 
-    /// Every listener: its key, its address, and how it speaks TLS.
-    fn sockets(&self) -> Vec<(String, (&Address, Option<&Tls>))> {
-        let entries = self.entry_points.iter().map(|entry| {
-            (
-                format!("entryPoints.{}", entry.name),
-                (&entry.address, entry.tls.as_ref()),
-            )
-        });
-        let auth = self.forward_auth.iter();
-        let auth = auth.map(|auth| ("forwardAuth".to_owned(), (&auth.address, auth.tls.as_ref())));
-        let otlp = self
-            .otlp
-            .iter()
-            .map(|otlp| ("otlp".to_owned(), (&otlp.address, None)));
-        let admin = ("admin".to_owned(), (&self.admin.address, None));
-        entries.chain(auth).chain(otlp).chain([admin]).collect()
+    fn note(&self, event: notify::Result<Event>) {
+        if let Ok(event) = event {
+            let mut unfinished = self.unfinished.lock();
+            match event.kind {
+                EventKind::Access(AccessKind::Close(AccessMode::Write)) | EventKind::Remove(_) => {
+                    event.paths.iter().for_each(|path| {
+                        unfinished.remove(path);
+                    });
+                }
+                EventKind::Modify(ModifyKind::Data(_)) => unfinished.extend(event.paths),
+                // Looking at the files is no news: it would wake itself for ever.
+                EventKind::Access(_) => return,
+                _ => {}
+            }
+        }
+        self.woken.notify_one();
     }
+
+    async fn run(&self) {
+        loop {
+            tokio::select! {
+                () = self.woken.notified() => {}
+                () = time::sleep(POLL) => {}
+            }
+            if self.differs() {
+                self.settled().await;
+                self.changed.notify_one();
+            }
+        }
+    }
+
+    fn differs(&self) -> bool {
+        let files = self.files.lock();
+        files.iter().any(|(path, seen)| Seen::of(path) != *seen)
+    }
+
+    /// Waits until nothing changes any more, and takes that state as the known one.
+    async fn settled(&self) {
+        let mut quiet = 0;
+        loop {
+            if self.differs() {
+                quiet = 0;
+                for (path, seen) in self.files.lock().iter_mut() {
+                    *seen = Seen::of(path);
+                }
+            } else {
+                quiet += 1;
+            }
+            let enough = if self.unfinished() {
+                QUIET_UNFINISHED
+            } else {
+                QUIET
+            };
+            if quiet >= enough {
+                self.unfinished.lock().clear();
+                return;
+            }
+            time::sleep(SETTLE).await;
+        }
+    }
+
+    fn unfinished(&self) -> bool {
+        let open = self.unfinished.lock();
+        let files = self.files.lock();
+        files.iter().any(|(path, seen)| {
+            let real = fs::canonicalize(path);
+            seen.is_none() || open.contains(path) || real.is_ok_and(|real| open.contains(&real))
+        })
+    }
+}
+
+impl Events {
+    fn follow(&mut self, wanted: HashSet<PathBuf>) {
+        for gone in self.directories.difference(&wanted) {
+            // It may be gone already; then so is its watch.
+            let _ = self.watcher.unwatch(gone);
+        }
+        self.directories = wanted
+            .into_iter()
+            .filter(|directory| {
+                self.directories.contains(directory)
+                    || self
+                        .watcher
+                        .watch(directory, RecursiveMode::NonRecursive)
+                        .is_ok()
+            })
+            .collect();
+    }
+}
+
+impl Seen {
+    fn of(path: &Path) -> Option<Self> {
+        let data = fs::metadata(path).ok()?;
+        Some(Self {
+            device: data.dev(),
+            inode: data.ino(),
+            size: data.size(),
+            modified: (data.mtime(), data.mtime_nsec()),
+        })
+    }
+}
+
+/// Where the files are, and where links lead that they are behind.
+fn directories<'a>(files: impl Iterator<Item = &'a PathBuf>) -> HashSet<PathBuf> {
+    let mut found = HashSet::new();
+    for file in files {
+        let real = fs::canonicalize(file).ok();
+        for path in real.iter().chain([file]) {
+            found.extend(path.parent().map(Path::to_owned));
+        }
+    }
+    found
 }

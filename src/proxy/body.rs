@@ -1,5 +1,5 @@
-//! The response body as the client side sees it: frames straight from the server's connection,
-//! which goes back to its pool with the last one.
+//! Bodies on both sides of an exchange. The response's comes straight from the server's
+//! connection, which goes back to its pool with the last frame.
 
 use std::{
     pin::Pin,
@@ -8,8 +8,9 @@ use std::{
 
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
+use http_body_util::{BodyExt as _, combinators::UnsyncBoxBody};
 
-use super::Error;
+use super::{BoxError, Error, h1, h2};
 
 /// A response body. Dropping it early closes the server's connection (HTTP/1.1) or resets the
 /// stream (HTTP/2).
@@ -20,6 +21,26 @@ pub struct Body(Kind);
 enum Kind {
     /// Nothing, or everything at once.
     Whole(Bytes),
+    H1(Box<h1::Streaming>),
+    H2(Box<h2::Streaming>),
+}
+
+/// A request body; boxed only when there is one.
+#[derive(Debug, Default)]
+pub(super) struct RequestBody(Option<UnsyncBoxBody<Bytes, BoxError>>);
+
+impl Body {
+    pub(super) fn whole(bytes: Bytes) -> Self {
+        Self(Kind::Whole(bytes))
+    }
+
+    pub(super) fn h1(body: h1::Streaming) -> Self {
+        Self(Kind::H1(Box::new(body)))
+    }
+
+    pub(super) fn h2(body: h2::Streaming) -> Self {
+        Self(Kind::H2(Box::new(body)))
+    }
 }
 
 impl http_body::Body for Body {
@@ -28,20 +49,68 @@ impl http_body::Body for Body {
 
     fn poll_frame(
         self: Pin<&mut Self>,
-        _cx: &mut Context<'_>,
+        cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        let Kind::Whole(bytes) = &mut self.get_mut().0;
-        let bytes = std::mem::take(bytes);
-        Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))))
+        match &mut self.get_mut().0 {
+            Kind::Whole(bytes) => {
+                let bytes = std::mem::take(bytes);
+                Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))))
+            }
+            Kind::H1(body) => body.poll_frame(cx),
+            Kind::H2(body) => body.poll_frame(cx),
+        }
     }
 
     fn is_end_stream(&self) -> bool {
-        let Kind::Whole(bytes) = &self.0;
-        bytes.is_empty()
+        match &self.0 {
+            Kind::Whole(bytes) => bytes.is_empty(),
+            Kind::H1(body) => body.is_end(),
+            Kind::H2(body) => body.is_end(),
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
-        let Kind::Whole(bytes) = &self.0;
-        SizeHint::with_exact(bytes.len() as u64)
+        match &self.0 {
+            Kind::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Kind::H1(body) => body.size_hint(),
+            Kind::H2(body) => body.size_hint(),
+        }
+    }
+}
+
+impl RequestBody {
+    pub(super) fn new<B>(body: B) -> Self
+    where
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let ended = body.is_end_stream();
+        Self((!ended).then(|| body.map_err(Into::into).boxed_unsync()))
+    }
+}
+
+impl http_body::Body for RequestBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match &mut self.get_mut().0 {
+            Some(body) => Pin::new(body).poll_frame(cx),
+            None => Poll::Ready(None),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.as_ref().is_none_or(|body| body.is_end_stream())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.0 {
+            Some(body) => body.size_hint(),
+            None => SizeHint::with_exact(0),
+        }
     }
 }

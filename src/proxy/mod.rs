@@ -1,43 +1,74 @@
 //! Takes a judged request to its service and brings the response back: routes, upstream
 //! connections, hop-by-hop rules, upgrades. It neither judges nor renders: the gate does.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response, StatusCode};
+use http::{
+    HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header, request::Parts,
+};
+use http_body::Body as _;
+use hyper::upgrade::OnUpgrade;
+use tokio::time::sleep;
 
 pub use self::{
     body::Body,
     error::{BoxError, Error, Phase},
+    health::watch_health,
     routes::{BuildError, Routing, Target},
     upstream::Upstream,
 };
+use self::{
+    body::RequestBody,
+    dial::{Dialled, dial},
+    h1::{Answer, Answered, Ask, Connection, Exchange, Failure, Line, Sends},
+    h2::Session,
+    headers::{Outgoing, upgrade_wanted},
+    pool::Pool,
+    upstream::Server,
+};
 use crate::{tasks::Tasks, time::Clock};
 
-#[expect(dead_code, reason = "bodies follow")]
 mod body;
+mod dial;
 mod error;
-#[expect(dead_code, reason = "bodies follow")]
+mod h1;
+mod h2;
+mod headers;
+mod health;
+mod pool;
 mod routes;
+mod timer;
+mod tls;
+mod upgrade;
 mod upstream;
+
+/// How often idle connections are looked through.
+const SWEEP: Duration = Duration::from_secs(5);
 
 /// Told of every 1xx response but 100 and 101, before the final one.
 pub type Informational = Arc<dyn Fn(StatusCode, &HeaderMap) + Send + Sync>;
 
 /// One worker's way to the services: its own pools, shared only by clones inside its thread.
 #[derive(Clone, Debug)]
-pub struct Proxy {
-    _clock: Clock,
-    _tasks: Tasks,
+pub struct Proxy(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    clock: Clock,
+    tasks: Tasks,
+    pool: Pool,
+    /// This machine's name.
+    machine: Box<str>,
 }
 
 /// What `X-Forwarded-*` are written from. Make it once per connection: the address is kept as
 /// text.
 #[derive(Clone, Debug)]
 pub struct Forwarded {
-    _peer: Option<Arc<str>>,
-    _trusted: bool,
-    _https: bool,
+    peer: Option<Arc<str>>,
+    trusted: bool,
+    https: bool,
 }
 
 impl Forwarded {
@@ -45,20 +76,50 @@ impl Forwarded {
     /// `trusted` whether its `X-Forwarded-*` are believed; `https` whether it speaks TLS.
     pub fn new(peer: Option<IpAddr>, trusted: bool, https: bool) -> Self {
         Self {
-            _peer: peer.map(|ip| ip.to_canonical().to_string().into()),
-            _trusted: trusted,
-            _https: https,
+            peer: peer.map(|ip| ip.to_canonical().to_string().into()),
+            trusted,
+            https,
         }
     }
+}
+
+/// A request with what is known of it before a server is chosen.
+struct Errand<'a> {
+    parts: &'a Parts,
+    forwarded: &'a Forwarded,
+    informational: Option<&'a Informational>,
+    pass_host_header: bool,
+    upgrade: bool,
+    expect: bool,
+    sends: Sends,
 }
 
 impl Proxy {
     /// Inside the worker's runtime: starts the sweep of idle connections there.
     pub fn new(clock: Clock, tasks: Tasks) -> Self {
-        Self {
-            _clock: clock,
-            _tasks: tasks,
-        }
+        let machine = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        let proxy = Self(Arc::new(Inner {
+            clock,
+            tasks: tasks.clone(),
+            pool: Pool::default(),
+            machine: machine.trim().into(),
+        }));
+        let inner = Arc::downgrade(&proxy.0);
+        let stopping = tasks.stopping();
+        tasks.spawn(async move {
+            loop {
+                let stop = tokio::select! {
+                    () = sleep(SWEEP) => false,
+                    () = stopping.cancelled() => true,
+                };
+                match inner.upgrade() {
+                    Some(inner) if !stop => inner.pool.sweep(inner.clock.now()),
+                    Some(inner) => return inner.pool.clear(),
+                    None => return,
+                }
+            }
+        });
+        proxy
     }
 
     /// Sends `request` as it came from hyper's server (its `OnUpgrade` still in the extensions)
@@ -68,25 +129,273 @@ impl Proxy {
     /// the server can take it, so hyper's own `100 Continue` goes out at the right time.
     pub async fn forward<B>(
         &self,
-        _upstream: &Arc<Upstream>,
-        _request: Request<B>,
-        _forwarded: &Forwarded,
-        _informational: Option<Informational>,
+        upstream: &Arc<Upstream>,
+        request: Request<B>,
+        forwarded: &Forwarded,
+        informational: Option<Informational>,
     ) -> Result<Response<Body>, Error>
     where
         B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<BoxError>,
     {
-        todo!()
+        let (mut parts, body) = request.into_parts();
+        let body = RequestBody::new(body);
+        let client = parts.extensions.remove::<OnUpgrade>();
+        let errand = Errand {
+            parts: &parts,
+            forwarded,
+            informational: informational.as_ref(),
+            pass_host_header: upstream.pass_host_header,
+            upgrade: client.is_some() && upgrade_wanted(&parts).is_some(),
+            expect: expects_continue(&parts, &body),
+            sends: sends(&parts, &body),
+        };
+        self.run(upstream, &errand, body, client).await
+    }
+
+    /// Tries servers until one answers, as far as trying again is safe: a server that cannot be
+    /// connected to got nothing, so the next one is asked, whatever the method; a pooled
+    /// connection that turns out to be closed is replaced by a fresh one (see [`Failure::Stale`]).
+    async fn run(
+        &self,
+        upstream: &Upstream,
+        errand: &Errand<'_>,
+        mut body: RequestBody,
+        client: Option<OnUpgrade>,
+    ) -> Result<Response<Body>, Error> {
+        let now = self.0.clock.now();
+        let mut server = upstream.pick(now, &[])?;
+        let mut tried = Vec::new();
+        let mut repeats = 0;
+        if let Some(connection) = self.0.pool.take(server, now) {
+            match self.ask_h1(connection, errand, body).await {
+                Ok(answer) => return self.finish(answer, client),
+                Err(Failure::Stale(untouched, _)) if server.transport.retries > 0 => {
+                    body = untouched;
+                    repeats = 1;
+                }
+                Err(Failure::Stale(_, error) | Failure::Final(error)) => return Err(error),
+            }
+        }
+        loop {
+            match Box::pin(self.ask_anew(server, errand, body)).await {
+                Ok(Reply::H1(answer)) => return self.finish(answer, client),
+                Ok(Reply::H2(response)) => return Ok(response.map(Body::h2)),
+                Err(Attempt::Unreached(untouched, error)) => {
+                    body = untouched;
+                    tried.push(server.id);
+                    server.health.failed(self.0.clock.now());
+                    tracing::debug!(server = %server.label, %error, "passed over");
+                    server = match upstream.pick(self.0.clock.now(), &tried) {
+                        Ok(next) => next,
+                        Err(_) => return Err(error),
+                    };
+                }
+                Err(Attempt::Failed(Failure::Stale(untouched, error))) => {
+                    if repeats >= server.transport.retries {
+                        return Err(error);
+                    }
+                    repeats += 1;
+                    body = untouched;
+                }
+                Err(Attempt::Failed(Failure::Final(error))) => return Err(error),
+            }
+        }
+    }
+    async fn ask_h1(
+        &self,
+        connection: Box<Connection>,
+        errand: &Errand<'_>,
+        body: RequestBody,
+    ) -> Result<Answer, Failure> {
+        let server = connection.server.clone();
+        let outgoing = errand.outgoing(self, true);
+        let line = Line {
+            base_path: &server.config.base_path,
+            host: errand.host(&server, outgoing.client_host),
+            sends: errand.sends,
+            expect: errand.expect,
+        };
+        let ask = Ask {
+            method: &errand.parts.method,
+            upgrade: errand.upgrade,
+            informational: errand.informational,
+            clock: &self.0.clock,
+            now: self.0.clock.now(),
+        };
+        let answer = Exchange::new(connection, &line, &outgoing, body, ask)
+            .run()
+            .await;
+        if answer.is_ok() {
+            server.health.alive();
+        }
+        answer
+    }
+
+    async fn ask_anew(
+        &self,
+        server: &Arc<Server>,
+        errand: &Errand<'_>,
+        body: RequestBody,
+    ) -> Result<Reply, Attempt> {
+        match self.reach(server, errand.upgrade).await {
+            Err(error) => Err(Attempt::Unreached(body, error)),
+            Ok(Reached::H1(connection)) => {
+                server.health.alive();
+                let answer = self.ask_h1(connection, errand, body).await;
+                answer.map(Reply::H1).map_err(Attempt::Failed)
+            }
+            Ok(Reached::H2(session)) => {
+                server.health.alive();
+                let outgoing = errand.outgoing(self, false);
+                let host = errand.host(server, outgoing.client_host);
+                let answer = session.ask(&outgoing, host, body, server, &self.0.clock);
+                answer.await.map(Reply::H2).map_err(Attempt::Failed)
+            }
+        }
+    }
+
+    /// A session with room, or a connection of one's own.
+    async fn reach(&self, server: &Arc<Server>, h1_only: bool) -> Result<Reached, Error> {
+        if h1_only || !server.speaks_h2() {
+            return self.open(server, h1_only).await;
+        }
+        let pool = &self.0.pool;
+        if let Some(session) = pool.session(server) {
+            return Ok(Reached::H2(session));
+        }
+        let dialling = pool.dialling(server);
+        let _turn = dialling.lock().await;
+        match pool.session(server) {
+            Some(session) => Ok(Reached::H2(session)),
+            None => self.open(server, false).await,
+        }
+    }
+
+    async fn open(&self, server: &Arc<Server>, h1_only: bool) -> Result<Reached, Error> {
+        Ok(match dial(server, h1_only).await? {
+            Dialled::H1(stream) => Reached::H1(Connection::new(server.clone(), stream)),
+            Dialled::H2(stream) => {
+                let session = Session::open(stream, server, &self.0.tasks).await?;
+                self.0.pool.add_session(server, session.clone());
+                Reached::H2(session)
+            }
+        })
+    }
+
+    fn finish(
+        &self,
+        mut answer: Answer,
+        client: Option<OnUpgrade>,
+    ) -> Result<Response<Body>, Error> {
+        let status = answer.status();
+        if let (StatusCode::SWITCHING_PROTOCOLS, Some(client)) = (status, client) {
+            return Ok(self.switch(answer, client));
+        }
+        let headers = answer.headers();
+        let body = match answer.body(self) {
+            Answered::Streams(body) => Body::h1(body),
+            Answered::Whole(bytes, connection) => {
+                if let Some(connection) = connection {
+                    self.rest(connection);
+                }
+                Body::whole(bytes)
+            }
+        };
+        let mut response = Response::new(body);
+        *response.status_mut() = status;
+        *response.headers_mut() = headers;
+        Ok(response)
+    }
+
+    fn switch(&self, mut answer: Answer, client: OnUpgrade) -> Response<Body> {
+        let mut response = Response::new(Body::whole(Bytes::new()));
+        *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+        *response.headers_mut() = answer.headers();
+        let headers = response.headers_mut();
+        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        if let Some(protocol) = answer.upgrade() {
+            headers.insert(header::UPGRADE, protocol.clone());
+        }
+        upgrade::tunnel(client, *answer.into_connection(), &self.0.tasks);
+        response
+    }
+
+    /// Takes back a connection that can serve another request.
+    fn rest(&self, connection: Box<Connection>) {
+        self.0.pool.put(connection, self.0.clock.now());
     }
 }
 
-/// Runs the active health checks of whatever routing `current` answers with, until `tasks` stop.
-/// One task for the whole process.
-pub async fn watch_health<F>(current: F, clock: Clock, tasks: Tasks)
-where
-    F: Fn() -> Arc<Routing> + Send + 'static,
-{
-    let (_, _) = (current(), clock);
-    tasks.stopping().cancelled().await;
+/// A way to a server.
+enum Reached {
+    H1(Box<Connection>),
+    H2(Session),
 }
+
+enum Reply {
+    H1(Answer),
+    H2(Response<h2::Streaming>),
+}
+
+enum Attempt {
+    /// Nothing was sent.
+    Unreached(RequestBody, Error),
+    Failed(Failure),
+}
+
+impl Errand<'_> {
+    fn outgoing<'a>(&'a self, proxy: &'a Proxy, h1: bool) -> Outgoing<'a> {
+        let host = self.parts.headers.get(header::HOST);
+        let authority = || {
+            self.parts
+                .uri
+                .authority()
+                .map(|authority| authority.as_str())
+        };
+        Outgoing {
+            parts: self.parts,
+            forwarded: self.forwarded,
+            client_host: match host {
+                Some(host) => host.as_bytes(),
+                None => authority().unwrap_or_default().as_bytes(),
+            },
+            machine: &proxy.0.machine,
+            upgrade: self.upgrade && h1,
+            h1,
+            trailers: !h1 || self.sends == Sends::Chunks,
+        }
+    }
+
+    fn host<'a>(&self, server: &'a Server, client: &'a [u8]) -> &'a [u8] {
+        match self.pass_host_header && !client.is_empty() {
+            true => client,
+            false => server.authority.as_bytes(),
+        }
+    }
+}
+
+fn expects_continue(parts: &Parts, body: &RequestBody) -> bool {
+    let expect = parts.headers.get(header::EXPECT);
+    parts.version == Version::HTTP_11
+        && !body.is_end_stream()
+        && expect.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+}
+
+fn sends(parts: &Parts, body: &RequestBody) -> Sends {
+    if !body.is_end_stream() {
+        return body
+            .size_hint()
+            .exact()
+            .map_or(Sends::Chunks, Sends::Exactly);
+    }
+    // These mean a body (RFC 9110 §8.6); of others a length of 0 is kept when it was sent.
+    let has_one = matches!(parts.method, Method::POST | Method::PUT | Method::PATCH);
+    match has_one || parts.headers.contains_key(header::CONTENT_LENGTH) {
+        true => Sends::Exactly(0),
+        false => Sends::Nothing,
+    }
+}
+
+#[cfg(test)]
+mod tests;
