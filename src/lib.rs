@@ -1,6 +1,9 @@
 //! jailgate: counts failures and bans, as a reverse proxy or a forwardAuth target.
 
 pub mod access_log;
+pub mod admin;
+pub mod app;
+pub mod cli;
 pub mod config;
 pub mod engine;
 pub mod gate;

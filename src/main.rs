@@ -1,3 +1,9 @@
-//! The `jailgate` binary.
+//! The `jailgate` binary: parse the command line, run it, exit with its code.
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    jailgate::cli::main(jailgate::cli::Cli::parse())
+}

@@ -1,6 +1,6 @@
 //! A ban, who imposed it and why: the one value that log, metric, page, API and dashboard read.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use ipnet::IpNet;
 
@@ -42,6 +42,17 @@ pub enum Origin {
     Outside(Arc<str>),
 }
 
+impl Origin {
+    /// How logs, metrics and the API name it.
+    pub fn label(&self) -> Arc<str> {
+        match self {
+            Self::Jail => "jailgate".into(),
+            Self::Manual => "manual".into(),
+            Self::Outside(name) => name.clone(),
+        }
+    }
+}
+
 /// What led to a ban.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Cause {
@@ -53,6 +64,18 @@ pub enum Cause {
     Manual(Arc<str>),
     /// A decision's scenario.
     Decision(Arc<str>),
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Failures => f.write_str("failures"),
+            Self::Rule(pattern) => write!(f, "rule {pattern}"),
+            Self::Manual(text) if text.is_empty() => f.write_str("by hand"),
+            Self::Manual(text) => f.write_str(text),
+            Self::Decision(scenario) => f.write_str(scenario),
+        }
+    }
 }
 
 /// One active ban. A client and a jail (or every jail) and an origin have at most one.

@@ -30,6 +30,18 @@ pub enum Lift {
     Evicted,
 }
 
+impl Lift {
+    /// One fixed word for logs.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Expired => "expired",
+            Self::Unbanned => "unbanned",
+            Self::Withdrawn => "withdrawn",
+            Self::Evicted => "evicted",
+        }
+    }
+}
+
 /// One numbered change.
 #[derive(Clone, Debug)]
 pub struct Change {
@@ -86,8 +98,8 @@ impl Ledger {
         let newest = slots.newest();
         if cursor > newest || cursor < slots.floor() {
             drop(slots);
-            let bans = self.bans();
-            return Since::Snapshot { bans, next: newest };
+            let (bans, next) = self.snapshot();
+            return Since::Snapshot { bans, next };
         }
         let (mut changes, mut next) = (Vec::new(), cursor);
         for seq in cursor + 1..=newest {
@@ -105,6 +117,12 @@ impl Ledger {
             }
         }
         Since::Changes { changes, next }
+    }
+
+    /// Every active ban, and the cursor from which changes follow it.
+    pub fn snapshot(&self) -> (Vec<Arc<Ban>>, u64) {
+        let newest = self.slots.lock().newest();
+        (self.bans(), newest)
     }
 
     /// The newest number, for waiting: changes when anything happens.

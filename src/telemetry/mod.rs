@@ -2,6 +2,7 @@
 //!
 //! Logging is set up once per process; its level changes with a reload. It owns no files.
 
+pub mod journal;
 pub mod metrics;
 
 use tracing_subscriber::{

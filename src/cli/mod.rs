@@ -1,0 +1,80 @@
+//! The command line: one file per group of commands, and the exit codes they share.
+
+mod check;
+mod healthcheck;
+mod proxy;
+mod run;
+mod shell;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+
+use crate::config::{Config, Problems};
+
+/// Exit code of a configuration that cannot be used (`EX_CONFIG` of sysexits.h).
+pub const BAD_CONFIG: u8 = 78;
+
+/// Counts failures and bans who fails too often: a reverse proxy and a forwardAuth target.
+#[derive(Debug, Parser)]
+#[command(name = "jailgate", version, max_term_width = 100)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the program: proxy, count, ban
+    Run(ConfigArg),
+    /// Protect one upstream, without a configuration file
+    Proxy(proxy::Args),
+    /// Validate the configuration and print what will run
+    Check(ConfigArg),
+    /// Ask the running jailgate whether it is well (for containers)
+    Healthcheck(healthcheck::Args),
+    /// Print completions for a shell
+    Completions(shell::Completions),
+    /// Print the manual page
+    Man,
+}
+
+/// Which configuration file.
+#[derive(Debug, clap::Args)]
+pub struct ConfigArg {
+    /// Configuration file [default: ./jailgate.yaml, then /etc/jailgate/jailgate.yaml]
+    #[arg(short, long, value_name = "FILE", env = "JAILGATE_CONFIG")]
+    config: Option<PathBuf>,
+}
+
+impl ConfigArg {
+    /// Loads it; the problems are the caller's to print.
+    pub fn load(&self) -> Result<Config, Problems> {
+        match &self.config {
+            Some(file) => Config::load(file),
+            None => Config::load_default(),
+        }
+    }
+}
+
+/// Runs one command line to its end.
+pub fn main(cli: Cli) -> ExitCode {
+    let result = match cli.command {
+        Command::Run(args) => run::run(&args),
+        Command::Proxy(args) => proxy::run(args),
+        Command::Check(args) => check::run(&args),
+        Command::Healthcheck(args) => healthcheck::run(&args),
+        Command::Completions(args) => shell::completions(&args),
+        Command::Man => shell::man(),
+    };
+    result.unwrap_or_else(|error| match error.downcast_ref::<Problems>() {
+        Some(problems) => {
+            eprint!("{problems}");
+            ExitCode::from(BAD_CONFIG)
+        }
+        None => {
+            eprintln!("jailgate: {error:#}");
+            ExitCode::FAILURE
+        }
+    })
+}
