@@ -361,3 +361,6 @@ fn port_of(host: &[u8]) -> Option<&[u8]> {
     let bare_v6 = host[..colon].contains(&b':') && host[..colon].last() != Some(&b']');
     (!bare_v6 && !port.is_empty() && port.iter().all(u8::is_ascii_digit)).then_some(port)
 }
+
+#[cfg(test)]
+mod tests;

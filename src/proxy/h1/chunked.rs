@@ -141,3 +141,6 @@ fn trailers(buffer: &mut BytesMut) -> Result<Option<HeaderMap>, &'static str> {
     }
     Ok(Some(fields))
 }
+
+#[cfg(test)]
+mod tests;
