@@ -41,6 +41,7 @@ where
     let tasks = Tasks::new();
     tasks.clone().spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
+            stream.set_nodelay(true).unwrap();
             tasks.spawn(handle(accepted.fetch_add(1, Relaxed), stream));
         }
     });
@@ -61,16 +62,22 @@ pub(super) async fn answering(answer: impl Into<Bytes>) -> (SocketAddr, Arc<Atom
     .await
 }
 
-/// Reads one head, blank line included; empty when the peer closed first.
+/// Reads one head, blank line included, and nothing behind it; what there is of it when the peer
+/// closed first.
 pub(super) async fn head(stream: &mut TcpStream) -> String {
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        match stream.read_u8().await {
-            Ok(byte) => head.push(byte),
-            Err(_) => break,
+    let mut seen = vec![0; 16 * 1024];
+    let (mut before, mut length) = (0, stream.peek(&mut seen).await.unwrap_or(0));
+    let end = loop {
+        match memchr::memmem::find(&seen[..length], b"\r\n\r\n") {
+            Some(end) => break end + 4,
+            None if length == before => break length,
+            None => tokio::task::yield_now().await,
         }
-    }
-    String::from_utf8(head).unwrap()
+        (before, length) = (length, stream.peek(&mut seen).await.unwrap_or(0));
+    };
+    seen.truncate(end);
+    stream.read_exact(&mut seen).await.unwrap();
+    String::from_utf8(seen).unwrap()
 }
 
 pub(super) fn transport() -> config::Transport {

@@ -5,8 +5,11 @@ use proptest::prelude::*;
 
 use super::{Decoded, Decoder};
 
-/// Feeds `wire` in pieces; the data, the trailers' number and what was left over.
-fn decode(wire: &[u8], cuts: &[usize]) -> Result<Option<(Vec<u8>, usize, usize)>, &'static str> {
+/// The data, the number of trailers, the bytes left over.
+type Read = Option<(Vec<u8>, usize, usize)>;
+
+/// Feeds `wire` in pieces, and says what came out.
+fn decode(wire: &[u8], cuts: &[usize]) -> Result<Read, &'static str> {
     let (mut decoder, mut buffer, mut data) = (Decoder::new(), BytesMut::new(), Vec::new());
     let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut % (wire.len() + 1)).collect();
     cuts.extend([0, wire.len()]);
