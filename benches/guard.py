@@ -38,7 +38,7 @@ def own_instructions(profile, executable):
                 inside = names[number] == str(executable)
         elif line.startswith("calls="):
             skip = True  # the next line is the callee's cost
-        elif line[:1].isdigit() or line[:1] in "+-*":
+        elif line and line[0] in "0123456789+-*":
             if not skip and inside:
                 total += int(line.split()[1])
             skip = False
