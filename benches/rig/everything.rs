@@ -7,10 +7,7 @@ use ipnet::IpNet;
 use jailgate::{
     app::{self, App},
     config::Config,
-    engine::{
-        Ban, Cause, Delta, Origin,
-        ban::FOREVER,
-    },
+    engine::{Ban, Cause, Delta, Origin, ban::FOREVER},
     telemetry,
 };
 
@@ -27,7 +24,10 @@ fn main() -> anyhow::Result<()> {
         let app = App::build(config, Some(level)).await?;
         let origin = Origin::Outside("crowdsec/CAPI".into());
         let add = (0..count).map(|n| decision(n, count, &origin)).collect();
-        let delta = Delta { add, ..Delta::default() };
+        let delta = Delta {
+            add,
+            ..Delta::default()
+        };
         app.engine().apply(&origin, delta, app.clock().now());
         app.run(app::signals()?).await?;
         Ok(())
@@ -40,10 +40,17 @@ fn decision(n: u32, count: u32, origin: &Origin) -> Ban {
     let spread = n.wrapping_mul(2_654_435_769);
     let client = match n % 20 {
         0 => range(IpAddr::from((0xF000_0000 | n << 8).to_be_bytes()), 24),
-        1 => range(IpAddr::from(((0x2A00_u128 << 112) | (u128::from(spread) << 64)).to_be_bytes()), 64),
+        1 => range(
+            IpAddr::from(((0x2A00_u128 << 112) | (u128::from(spread) << 64)).to_be_bytes()),
+            64,
+        ),
         _ => {
-            let network = (spread % 212 + 11) << 24 | (n * (u32::MAX / count.max(1)) >> 8 & 0xFFFF) << 8;
-            range(IpAddr::from((network | (n & 1) * 255).to_be_bytes()), 32)
+            let middle = (n / 212).wrapping_mul(13) & 0xFFFF;
+            let last = (n & 1) * 255;
+            range(
+                IpAddr::from((((11 + n % 212) << 24) | (middle << 8) | last).to_be_bytes()),
+                32,
+            )
         }
     };
     Ban {
