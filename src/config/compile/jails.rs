@@ -226,13 +226,24 @@ fn urls(field: &Field<'_>) -> UrlRules {
             rules.push((pattern, mode));
         }
     }
-    UrlRules::compile(&rules).unwrap_or_else(|bad| {
-        for wrong in bad {
-            let place = places.get(wrong.index).unwrap_or(field);
-            place.error(wrong.message);
+    match UrlRules::compile(&rules) {
+        Ok(urls) => {
+            for index in urls.allow_without_anchor() {
+                places[*index].warn(format!(
+                    "this `allow` matches anywhere in a path, also in `/login{}`; begin it with `^`",
+                    rules[*index].0.trim_end_matches('$')
+                ));
+            }
+            urls
         }
-        UrlRules::default()
-    })
+        Err(bad) => {
+            for wrong in bad {
+                let place = places.get(wrong.index).unwrap_or(field);
+                place.error(wrong.message);
+            }
+            UrlRules::default()
+        }
+    }
 }
 
 /// A pattern is checked even when its rule is dropped for its mode, as in the plugin.
@@ -257,12 +268,6 @@ fn url_rule<'a>(block: &Block<'a>) -> Option<(Field<'a>, String, Mode)> {
             return None;
         }
     };
-    if mode == Mode::Allow && !pattern.starts_with(['^']) && !pattern.starts_with(r"\A") {
-        place.warn(format!(
-            "this `allow` matches anywhere in a path, also `/login{}`; begin it with `^`",
-            pattern.trim_matches('$')
-        ));
-    }
     if pattern.is_empty() {
         place.warn("an empty pattern matches every URL");
     }
@@ -292,12 +297,8 @@ fn path_regexp(field: &Field<'_>) -> Option<regex::bytes::Regex> {
     if text.is_empty() {
         return None;
     }
-    let compiled = from_go(&text).and_then(|pattern| {
-        regex::bytes::RegexBuilder::new(&pattern)
-            .octal(true)
-            .build()
-            .map_err(|error| error.to_string())
-    });
+    let compiled = from_go(&text)
+        .and_then(|pattern| regex::bytes::Regex::new(&pattern).map_err(|error| error.to_string()));
     compiled.map_err(|message| field.error(message)).ok()
 }
 
