@@ -270,21 +270,20 @@ impl Counters {
     }
 
     fn idle_longest(&self) -> Option<Idle> {
-        let first = self.hand.fetch_add(1, Ordering::Relaxed);
+        let hand = self.hand.fetch_add(1, Ordering::Relaxed);
+        // shards in no order that a flood could follow, both families alike
+        let first = hand.wrapping_mul(0x9E37_79B9) >> 8;
         let (mut seen, mut oldest) = (0, None::<Idle>);
-        for at in (0..2 * SHARDS).map(|step| (first + step) % (2 * SHARDS)) {
-            let found = if at < SHARDS {
-                let found = self.v4.sample(at, &mut seen);
-                found.map(|(id, last)| Idle::V4(id, last))
-            } else {
-                let found = self.v6.sample(at - SHARDS, &mut seen);
-                found.map(|(id, last)| Idle::V6(id, last))
-            };
-            if let Some(found) = found
-                && oldest.is_none_or(|oldest| found.last() < oldest.last())
-            {
-                oldest = Some(found);
-            }
+        for at in (0..SHARDS).map(|step| (first + step) % SHARDS) {
+            let v4 = self.v4.sample(at, &mut seen);
+            let v6 = self.v6.sample(at, &mut seen);
+            let v4 = v4.map(|(id, last)| Idle::V4(id, last));
+            let v6 = v6.map(|(id, last)| Idle::V6(id, last));
+            oldest = oldest
+                .into_iter()
+                .chain(v4)
+                .chain(v6)
+                .min_by_key(Idle::last);
             if seen >= SAMPLE {
                 break;
             }
@@ -482,6 +481,7 @@ impl<K: Copy + Eq + Hash> Family<K> {
         if shard.slots.is_empty() {
             return None;
         }
+        let enough = *seen + SAMPLE / 2;
         for step in 0..buckets {
             let bucket = (hand + step) % buckets;
             let Some(slot) = shard.slots.get_bucket(bucket) else {
@@ -492,7 +492,7 @@ impl<K: Copy + Eq + Hash> Family<K> {
                 oldest = Some((slot.id(), last));
             }
             *seen += 1;
-            if *seen >= SAMPLE {
+            if *seen == enough {
                 shard.hand = bucket + 1;
                 break;
             }

@@ -1,6 +1,8 @@
 //! The engine as a specification: a small world that plays requests by script.
 
 mod bans;
+mod followers;
+mod limits;
 mod parallel;
 mod plugin;
 mod windows;
