@@ -23,7 +23,7 @@ fn main() -> anyhow::Result<()> {
     app::runtime()?.block_on(async {
         let app = App::build(config, Some(level)).await?;
         let origin = Origin::Outside("crowdsec/CAPI".into());
-        let add = (0..count).map(|n| decision(n, count, &origin)).collect();
+        let add = (0..count).map(|n| decision(n, &origin)).collect();
         let delta = Delta {
             add,
             ..Delta::default()
@@ -36,7 +36,7 @@ fn main() -> anyhow::Result<()> {
 
 /// Nine tenths single v4 addresses, the rest v4 and v6 ranges. Single addresses end in .0 or .255
 /// and v4 ranges lie in 240.0.0.0/4, where none of the load's clients are.
-fn decision(n: u32, count: u32, origin: &Origin) -> Ban {
+fn decision(n: u32, origin: &Origin) -> Ban {
     let spread = n.wrapping_mul(2_654_435_769);
     let client = match n % 20 {
         0 => range(IpAddr::from((0xF000_0000 | n << 8).to_be_bytes()), 24),
