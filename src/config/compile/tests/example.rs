@@ -36,8 +36,13 @@ const CHOSEN: &[&str] = &[
     "jails.web.rules.urlregexps",
     "jails.web.bantimeIncrement",
     "jails.default.rules.statuscode",
+    "crowdsec.publish.machineId",
+    "crowdsec.publish.passwordFile",
+    "crowdsec.subscribe.apiKeyFile",
     "crowdsec.tls.certFile",
+    "crowdsec.tls.keyFile",
     "crowdsec.tls.caFile",
+    "cloudflare.apiTokenFile",
 ];
 
 /// With every commented key taken in: `#` before a key or two spaces goes, `# words` stay.
