@@ -2,12 +2,13 @@
 //! claims sorted from clients', the route found. In this order, in one place.
 
 use std::{
+    borrow::Cow,
     future::{Ready, ready},
     task::{Context, Poll},
 };
 
 use futures_util::future::Either;
-use http::Response;
+use http::{Response, Uri};
 use tower::{Layer, Service};
 
 use super::{
@@ -16,19 +17,20 @@ use super::{
     respond::Refusal,
     strict,
 };
+use crate::engine::urls::canonical;
 
-/// Admits requests to one entry point.
+/// Admits requests.
 #[derive(Clone, Copy, Debug)]
 pub struct Admit {
-    /// Its index.
-    pub door: usize,
+    /// Whether they go to a route.
+    pub routed: bool,
 }
 
 /// See [`Admit`].
 #[derive(Clone, Debug)]
 pub struct Admission<S> {
     inner: S,
-    door: usize,
+    routed: bool,
 }
 
 impl<S> Layer<S> for Admit {
@@ -37,7 +39,7 @@ impl<S> Layer<S> for Admit {
     fn layer(&self, inner: S) -> Admission<S> {
         Admission {
             inner,
-            door: self.door,
+            routed: self.routed,
         }
     }
 }
@@ -65,14 +67,28 @@ where
 impl<S> Admission<S> {
     fn admit(&self, exchange: &mut Exchange) -> Result<(), Refusal> {
         let site = exchange.site.clone();
-        let door = &site.doors[self.door];
+        let door = &site.doors[exchange.door];
         strict::admit(exchange, &door.limits)?;
         exchange.trusted = door.trusts(exchange.link.peer_ip());
-        identify::clean(&mut exchange.head.headers);
-        identify::demand(exchange.link.peer_ip(), &exchange.head.headers)?;
-        exchange.route = site
-            .find(exchange.host(), exchange.head.uri.path().as_bytes())
+        if !self.routed {
+            return Ok(());
+        }
+        identify::demand(exchange)?;
+        // The canonical path finds the route, so that no spelling leads around a route's jails.
+        let canonical = canonical(exchange.target().as_bytes());
+        let path = canonical
+            .split(|byte| *byte == b'?')
+            .next()
+            .unwrap_or_default();
+        let route = site
+            .routing
+            .find(exchange.host(), path)
             .map(|(route, _)| route);
+        if let (true, Cow::Owned(target)) = (door.canonical_path, canonical) {
+            exchange.head.uri = Uri::try_from(target)
+                .map_err(|_| Refusal::Malformed("a target that is not a path"))?;
+        }
+        exchange.route = route;
         Ok(())
     }
 }

@@ -33,7 +33,7 @@ use super::{
     server::Worker,
     site::{Door, Site},
     socket::{Io, Stream},
-    stack::{Answer, stack},
+    stack::Answer,
     wire::Wire,
 };
 
@@ -50,14 +50,20 @@ const HYPER_HEADERS: usize = 100;
 /// Serves the connections of one entry point of one worker.
 #[derive(Clone, Debug)]
 pub struct Front<S> {
-    worker: Arc<Worker>,
-    door: usize,
+    /// The worker they belong to.
+    pub worker: Arc<Worker>,
+    /// The entry point, by its place in the site.
+    pub door: usize,
     stack: S,
 }
 
 /// A stack that can serve connections.
 pub trait Stack:
-    Service<Exchange, Response = Answer, Error = Infallible, Future: Send> + Clone + Send + 'static
+    Service<Exchange, Response = Answer, Error = Infallible, Future: Send>
+    + Clone
+    + Send
+    + Sync
+    + 'static
 {
 }
 
@@ -65,6 +71,7 @@ impl<S> Stack for S where
     S: Service<Exchange, Response = Answer, Error = Infallible, Future: Send>
         + Clone
         + Send
+        + Sync
         + 'static
 {
 }
@@ -83,17 +90,16 @@ enum Early {
     Crowded(std::net::IpAddr),
 }
 
-/// A connection of entry point `door`, ready for what comes in.
-pub fn front(worker: Arc<Worker>, door: usize) -> Front<impl Stack> {
-    let stack = stack(&worker, door);
-    Front {
-        worker,
-        door,
-        stack,
-    }
-}
-
 impl<S: Stack> Front<S> {
+    /// Ready for the connections of the door with this index.
+    pub fn new(worker: Arc<Worker>, door: usize, stack: S) -> Self {
+        Self {
+            worker,
+            door,
+            stack,
+        }
+    }
+
     /// Serves one connection to its end. `place` is held as long as its socket.
     pub async fn connect(
         self,
@@ -120,7 +126,7 @@ impl<S: Stack> Front<S> {
             .map_err(Early::Proxy)?;
         if let Some(peer) = peer {
             let ip = peer.ip().to_canonical();
-            if !door.forwarded_trusted.contains(ip) && !place.of(ip, &door.limits) {
+            if !door.trusted.contains(ip) && !place.of(ip, &door.limits) {
                 return Err(Early::Crowded(ip));
             }
         }
@@ -324,6 +330,7 @@ impl<S: Stack> hyper::service::Service<Request<Incoming>> for Requests<S> {
             body: RequestBody::new(incoming, limit, quiet),
             link: self.link.clone(),
             site,
+            door: self.front.door,
             number: self.served.fetch_add(1, Relaxed),
             now: worker.clock.now(),
             trusted: false,

@@ -15,7 +15,7 @@ use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Sleep, sleep};
 
-use super::{access_log::Record, link::Link, site::Site};
+use super::{access_log::Record, client_ip::Client, link::Link, site::Site};
 use crate::{engine::Verdict, proxy, time::Millis};
 
 /// A request with everything that is known of it.
@@ -31,14 +31,16 @@ pub struct Exchange {
     pub site: Arc<Site>,
     /// Its number on the connection, from 0.
     pub number: u32,
+    /// The entry point, by its place in the site.
+    pub door: usize,
     /// When it came.
     pub now: Millis,
     /// Whether the peer's forwarding headers are believed.
     pub trusted: bool,
     /// The route found; `None` is no route.
     pub route: Option<usize>,
-    /// The client, once the guard established it.
-    pub client: Option<IpAddr>,
+    /// The client as the first jail established it.
+    pub client: Option<Client>,
     /// What each jail said; kept for `whoami@internal` only.
     pub verdicts: Vec<(Arc<str>, Verdict)>,
     /// The access log's line; `None` when it is off.
@@ -106,11 +108,11 @@ fn host_name(host: Option<&HeaderValue>) -> &[u8] {
     }
 }
 
-/// A request body that counts, times out (HTTP/2; the wire does it for HTTP/1.1) and drops the
-/// trailers no client may send.
+/// A request body that counts and times out (HTTP/2; the wire does it for HTTP/1.1).
 #[derive(Debug)]
 pub struct RequestBody {
-    incoming: Incoming,
+    /// `None` is no body.
+    incoming: Option<Incoming>,
     left: u64,
     quiet: Option<Quiet>,
     failed: bool,
@@ -141,7 +143,7 @@ impl RequestBody {
     /// `limit` in bytes, 0 for none; `quiet` in milliseconds, 0 for none.
     pub fn new(incoming: Incoming, limit: u64, quiet: Millis) -> Self {
         Self {
-            incoming,
+            incoming: (!incoming.is_end_stream()).then_some(incoming),
             left: if limit == 0 { u64::MAX } else { limit },
             quiet: (quiet > 0).then(|| Quiet {
                 allowed: std::time::Duration::from_millis(quiet),
@@ -151,26 +153,26 @@ impl RequestBody {
         }
     }
 
+    /// No body.
+    #[cfg(test)]
+    pub fn empty() -> Self {
+        Self {
+            incoming: None,
+            left: 0,
+            quiet: None,
+            failed: false,
+        }
+    }
+
     /// Whether it is known to be longer than allowed.
     pub fn too_large(&self) -> bool {
-        self.incoming.size_hint().lower() > self.left
+        self.size_hint().lower() > self.left
     }
 
     fn take(&mut self, frame: Frame<Bytes>) -> Result<Frame<Bytes>, BodyError> {
-        if let Some(data) = frame.data_ref() {
-            self.left = self
-                .left
-                .checked_sub(data.len() as u64)
-                .ok_or(BodyError::TooLarge)?;
-            return Ok(frame);
-        }
-        match frame.into_trailers() {
-            Ok(mut trailers) => {
-                super::identify::clean(&mut trailers);
-                Ok(Frame::trailers(trailers))
-            }
-            Err(frame) => Ok(frame),
-        }
+        let length = frame.data_ref().map_or(0, Bytes::len) as u64;
+        self.left = self.left.checked_sub(length).ok_or(BodyError::TooLarge)?;
+        Ok(frame)
     }
 }
 
@@ -191,10 +193,10 @@ impl http_body::Body for RequestBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = &mut *self;
-        if this.failed {
+        let (Some(incoming), false) = (&mut this.incoming, this.failed) else {
             return Poll::Ready(None);
-        }
-        let Poll::Ready(frame) = Pin::new(&mut this.incoming).poll_frame(cx) else {
+        };
+        let Poll::Ready(frame) = Pin::new(incoming).poll_frame(cx) else {
             if let Some(quiet) = &mut this.quiet {
                 ready!(quiet.poll(cx));
                 this.failed = true;
@@ -215,11 +217,13 @@ impl http_body::Body for RequestBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
+        self.incoming.as_ref().is_none_or(Incoming::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
+        self.incoming
+            .as_ref()
+            .map_or_else(|| SizeHint::with_exact(0), Incoming::size_hint)
     }
 }
 

@@ -10,6 +10,7 @@ mod block_log;
 pub mod client_ip;
 mod connection;
 mod exchange;
+mod forward_auth;
 mod guard;
 mod identify;
 mod limits;
@@ -22,6 +23,8 @@ mod site;
 mod socket;
 mod stack;
 mod strict;
+#[cfg(test)]
+mod tests;
 mod tls;
 mod whoami;
 mod wire;

@@ -40,6 +40,8 @@ pub enum Refusal {
     BodyTooLarge,
     /// No trustworthy address to judge: 400 with the reason for the operator.
     NoClient(&'static str),
+    /// A forwardAuth question from a peer that may not ask, or without its metadata.
+    Unasked(StatusCode, &'static str),
     /// No route matches: 404.
     NoRoute,
     /// A jail refuses.
@@ -72,6 +74,7 @@ impl Refusal {
             Self::TargetTooLong => StatusCode::URI_TOO_LONG,
             Self::TooManyHeaders => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Unasked(status, _) => *status,
             Self::NoRoute => StatusCode::NOT_FOUND,
             Self::Denied(denied) => denied.response.status,
             Self::Upstream(error) => match body_error(error) {
@@ -86,7 +89,7 @@ impl Refusal {
     /// What it says to a person, after the status.
     fn detail(&self) -> Option<&'static str> {
         match self {
-            Self::Malformed(why) | Self::NoClient(why) => Some(why),
+            Self::Malformed(why) | Self::NoClient(why) | Self::Unasked(_, why) => Some(why),
             _ => None,
         }
     }
@@ -100,7 +103,7 @@ impl Refusal {
             | Self::BodyTooLarge
             | Self::NoClient(_) => true,
             Self::Upstream(error) => body_error(error).is_some(),
-            Self::NoRoute | Self::Denied(_) => false,
+            Self::Unasked(..) | Self::NoRoute | Self::Denied(_) => false,
         }
     }
 

@@ -15,11 +15,12 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    connection,
+    connection::{Front, Stack},
     limits::Crowd,
     link::Ticker,
-    site::Site,
+    site::{FORWARD_AUTH, Site},
     socket::{Bound, Listener, Socketed},
+    stack::{asked, stack},
 };
 use crate::{
     config::{Address, Config},
@@ -92,23 +93,30 @@ impl Worker {
     }
 }
 
-/// Binds every entry point for as many workers. Port 0 is allowed.
+/// Binds every entry point, and the forwardAuth listener, for as many workers. Port 0 is allowed.
 pub fn bind(config: &Config, workers: usize) -> Result<Opened, Error> {
-    let bind = |entry: &crate::config::EntryPoint| {
-        let bound = Bound::bind(&entry.address, workers).map_err(|source| Error::Bind {
-            name: entry.name.clone(),
-            address: match &entry.address {
+    let bind = |(name, address): (Arc<str>, &Address)| {
+        let bound = Bound::bind(address, workers).map_err(|source| Error::Bind {
+            name: name.clone(),
+            address: match address {
                 Address::Tcp(address) => address.to_string(),
                 Address::Unix(path) => format!("unix:{}", path.display()),
             },
             source,
         })?;
-        Ok((entry.name.clone(), bound))
+        Ok((name, bound))
     };
+    let entries = config
+        .entry_points
+        .iter()
+        .map(|entry| (entry.name.clone(), &entry.address));
+    let auth = config
+        .forward_auth
+        .iter()
+        .map(|auth| (FORWARD_AUTH.into(), &auth.address));
     Ok(Opened {
-        doors: config
-            .entry_points
-            .iter()
+        doors: entries
+            .chain(auth)
             .map(bind)
             .collect::<Result<_, Error>>()?,
         workers,
@@ -209,15 +217,26 @@ fn work(share: Vec<(Socketed, Arc<Crowd>)>, site: Arc<Sites>, clock: Clock, task
         let stop = tasks.stopping();
         for (door, (socket, crowd)) in share.into_iter().enumerate() {
             match socket.listen() {
-                Ok(listener) => {
-                    tasks.spawn(accept(worker.clone(), door, listener, crowd, stop.clone()))
-                }
+                Ok(listener) => open(&worker, door, listener, crowd),
                 Err(error) => tracing::error!(%error, "a worker cannot listen"),
             }
         }
         tick(&worker, &stop).await;
         drain(&worker).await
     })
+}
+
+/// Starts to accept at one door.
+fn open(worker: &Arc<Worker>, door: usize, listener: Listener, crowd: Arc<Crowd>) {
+    let stop = worker.tasks.stopping();
+    let name = worker.site().doors[door].name.clone();
+    if &*name == FORWARD_AUTH {
+        let front = Front::new(worker.clone(), door, asked(worker));
+        worker.tasks.spawn(accept(front, listener, crowd, stop));
+    } else {
+        let front = Front::new(worker.clone(), door, stack(worker));
+        worker.tasks.spawn(accept(front, listener, crowd, stop));
+    }
 }
 
 /// Moves the coarse clock until the end begins.
@@ -279,14 +298,13 @@ async fn drain(worker: &Worker) -> Left {
 }
 
 /// Takes connections until the end begins.
-async fn accept(
-    worker: Arc<Worker>,
-    door: usize,
+async fn accept<S: Stack>(
+    front: Front<S>,
     listener: Listener,
     crowd: Arc<Crowd>,
     stop: CancellationToken,
 ) {
-    let front = connection::front(worker.clone(), door);
+    let (worker, door) = (front.worker.clone(), front.door);
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,

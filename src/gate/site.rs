@@ -5,11 +5,11 @@ use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
 use http::StatusCode;
 
-use super::{access_log::AccessLog, tls};
+use super::{access_log::AccessLog, forward_auth::Suspicion, tls};
 use crate::{
     config::{self, ClientLimits, Config, DenyResponse, SourceCriterion, Tls},
     engine::{Engine, JailId, nets::NetSet},
-    proxy::{Routing, Target},
+    proxy::Routing,
     telemetry::{Metrics, metrics::JailMetrics},
 };
 
@@ -23,23 +23,30 @@ pub struct Site {
     pub metrics: Arc<Metrics>,
     /// Finds the service.
     pub routing: Arc<Routing>,
-    /// Its entry points, in file order.
+    /// Its entry points, in file order, and the forwardAuth listener after them.
     pub doors: Arc<[Door]>,
+    /// Whether forwardAuth seems to be told the wrong client.
+    pub suspicion: Arc<Suspicion>,
     /// Writes a line a request.
     pub access_log: Option<AccessLog>,
     /// The jails each route is judged by, by index of the route.
     routes: Arc<[Arc<[Warden]>]>,
     /// Who judges what matches no route: the jail `default`, when there is one.
     stray: Arc<[Warden]>,
+    /// Every jail, for forwardAuth.
+    wardens: Arc<HashMap<Arc<str>, Warden>>,
 }
+
+/// The forwardAuth listener among the doors.
+pub const FORWARD_AUTH: &str = "forwardAuth";
 
 /// One entry point's part of the configuration.
 #[derive(Clone)]
 pub struct Door {
     /// Its key in the file.
     pub name: Arc<str>,
-    /// Peers whose forwarding headers are believed.
-    pub forwarded_trusted: Arc<NetSet>,
+    /// Peers whose forwarding headers are believed, or that may ask.
+    pub trusted: Arc<NetSet>,
     /// Peers that send a PROXY header.
     pub proxy_trusted: Arc<NetSet>,
     /// Limits on a client.
@@ -63,6 +70,8 @@ pub struct Warden {
     pub source: Arc<SourceCriterion>,
     /// What a denied client gets.
     pub response: Arc<DenyResponse>,
+    /// The same for nginx' `auth_request`, which takes nothing but 403 for a denial.
+    pub to_nginx: Arc<DenyResponse>,
     /// Logs denied requests, when the jail wants it.
     pub block_log: Option<Arc<super::block_log::BlockLog>>,
     /// Its counters.
@@ -94,19 +103,18 @@ impl Site {
                 false => named(&route.jails),
             })
             .collect();
-        let doors = config
-            .entry_points
-            .iter()
-            .map(Door::open)
-            .collect::<Result<_, _>>()?;
+        let auth = config.forward_auth.iter().map(Door::asked);
+        let doors = config.entry_points.iter().map(Door::open).chain(auth);
         Ok(Self {
             engine,
             metrics,
             routing,
-            doors,
+            doors: doors.collect::<Result<_, _>>()?,
+            suspicion: Arc::default(),
             access_log: AccessLog::open(&config.log),
             routes,
             stray,
+            wardens: Arc::new(wardens),
         })
     }
 
@@ -132,9 +140,9 @@ impl Site {
         }
     }
 
-    /// Where a request leads.
-    pub fn find(&self, host: &[u8], path: &[u8]) -> Option<(usize, &Target)> {
-        self.routing.find(host, path)
+    /// The jail forwardAuth asks about; without a name, `default`.
+    pub fn asked(&self, jail: Option<&str>) -> Option<&Warden> {
+        self.wardens.get(jail.unwrap_or("default"))
     }
 }
 
@@ -146,6 +154,11 @@ fn wardens(config: &Config, engine: &Engine, metrics: &Metrics) -> HashMap<Arc<s
             name: name.clone(),
             source: Arc::new(jail.source.clone()),
             response: Arc::new(jail.response.clone()),
+            to_nginx: Arc::new(DenyResponse {
+                status: StatusCode::FORBIDDEN,
+                page: None,
+                ..jail.response.clone()
+            }),
             block_log: jail.block_logs.then(Arc::default),
             metrics: metrics.jail(&name),
         };
@@ -167,7 +180,7 @@ impl Door {
     fn open(entry: &config::EntryPoint) -> Result<Self, tls::Error> {
         Ok(Self {
             name: entry.name.clone(),
-            forwarded_trusted: entry.forwarded_trusted.clone(),
+            trusted: entry.forwarded_trusted.clone(),
             proxy_trusted: entry.proxy_trusted.clone(),
             limits: entry.limits.clone(),
             timeouts: entry.timeouts.clone(),
@@ -180,15 +193,20 @@ impl Door {
         })
     }
 
+    fn asked(auth: &config::ForwardAuth) -> Result<Self, tls::Error> {
+        Ok(Self {
+            name: FORWARD_AUTH.into(),
+            trusted: auth.trusted.clone(),
+            proxy_trusted: Arc::default(),
+            limits: ClientLimits::default(),
+            timeouts: config::ClientTimeouts::default(),
+            tls: auth.tls.as_ref().map(tls::acceptor).transpose()?,
+            canonical_path: false,
+        })
+    }
+
     /// Whether forwarding headers of this peer are believed. Who holds the unix socket is.
     pub fn trusts(&self, peer: Option<IpAddr>) -> bool {
-        peer.is_none_or(|peer| self.forwarded_trusted.contains(peer))
-    }
-}
-
-impl Warden {
-    /// The status a denial has.
-    pub fn status(&self) -> StatusCode {
-        self.response.status
+        peer.is_none_or(|peer| self.trusted.contains(peer))
     }
 }

@@ -9,6 +9,7 @@ use super::{
     access_log::{Record, Recorded},
     admit::Admit,
     exchange::{Body, Exchange},
+    forward_auth,
     guard::GuardLayer,
     respond::{Refusal, Respond},
     server::Worker,
@@ -19,13 +20,13 @@ use crate::proxy::Target;
 /// What a request is answered with, and the line to write when that is done.
 pub type Answer = (Response<Body>, Option<Arc<Record>>);
 
-/// The stack of one entry point of one worker.
+/// The stack of one worker's entry points.
 pub fn stack(
     worker: &Arc<Worker>,
-    door: usize,
 ) -> impl Service<Exchange, Response = Answer, Error = Infallible, Future: Send>
 + Clone
 + Send
++ Sync
 + 'static
 + use<> {
     let clock = worker.clock;
@@ -36,7 +37,7 @@ pub fn stack(
         // Above everything that refuses: the one place where refusals become responses.
         .layer(Respond { clock })
         // Before anything matches, routes or counts: a request that reads two ways has no route.
-        .layer(Admit { door })
+        .layer(Admit { routed: true })
         // Around the service alone: it judges before, counts after, and needs the route's jails.
         .layer(GuardLayer { clock })
         .service(tower::service_fn(move |exchange| {
@@ -44,13 +45,31 @@ pub fn stack(
         }))
 }
 
+/// The stack of the forwardAuth listener: as above, but nothing is routed or forwarded.
+pub fn asked(
+    worker: &Arc<Worker>,
+) -> impl Service<Exchange, Response = Answer, Error = Infallible, Future: Send>
++ Clone
++ Send
++ Sync
++ 'static
++ use<> {
+    let clock = worker.clock;
+    ServiceBuilder::new()
+        .layer(Recorded { clock })
+        .layer(Respond { clock })
+        .layer(Admit { routed: false })
+        // No guard around it: it judges another request than the one that came.
+        .service(tower::service_fn(forward_auth::answer))
+}
+
 /// Innermost: what a judged request came for.
 async fn serve(worker: Arc<Worker>, exchange: Exchange) -> Result<Response<Body>, Refusal> {
     let site = exchange.site.clone();
-    let upstream = match site.find(exchange.host(), exchange.head.uri.path().as_bytes()) {
+    let upstream = match exchange.route.map(|route| site.routing.target(route)) {
         None => return Err(Refusal::NoRoute),
-        Some((_, Target::Whoami)) => return Ok(whoami::answer(&exchange)),
-        Some((_, Target::Service(upstream))) => upstream,
+        Some(Target::Whoami) => return Ok(whoami::answer(&exchange)),
+        Some(Target::Service(upstream)) => upstream,
     };
     if let Some(record) = &exchange.record {
         record.judge(|judged| judged.service = Some(upstream.name().clone()));

@@ -99,7 +99,7 @@ fn encoding(headers: &HeaderMap) -> Result<(), Refusal> {
 }
 
 /// Letters of `uri-host [ ":" port ]`; what would end or split it elsewhere is none.
-fn plausible(host: &[u8]) -> bool {
+pub fn plausible(host: &[u8]) -> bool {
     !host.is_empty()
         && host
             .iter()

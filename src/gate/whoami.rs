@@ -6,7 +6,10 @@ use std::fmt::Write;
 use bytes::Bytes;
 use http::{HeaderValue, Response, header};
 
-use super::exchange::{Body, Exchange};
+use super::{
+    exchange::{Body, Exchange},
+    identify,
+};
 use crate::engine::Verdict;
 
 /// Answers with a page of plain text.
@@ -41,9 +44,16 @@ fn page(exchange: &Exchange) -> String {
         "not believed (not in trustedIPs)"
     };
     _ = writeln!(out, "forwarding headers of this peer: {trusted}");
-    match exchange.client {
-        Some(client) => _ = writeln!(out, "client: {client}"),
-        None => out.push_str("client: not established, no jail judges this route\n"),
+    let judged = exchange.client.is_some();
+    if let Some(client) = exchange
+        .client
+        .clone()
+        .or_else(|| identify::shown(exchange))
+    {
+        _ = writeln!(out, "client: {} (found by: {})", client.addr, client.rule);
+    }
+    if !judged {
+        out.push_str("verdict: pass, no jail judges this route\n");
     }
     for (jail, verdict) in &exchange.verdicts {
         _ = writeln!(out, "jail {jail}: {}", words(verdict));

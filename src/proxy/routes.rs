@@ -118,6 +118,11 @@ impl Routing {
             .map(|(index, route)| (index, &route.target))
     }
 
+    /// Where a route that was found leads.
+    pub fn target(&self, route: usize) -> &Target {
+        &self.routes[route].target
+    }
+
     /// The services, in the configuration's order.
     pub fn services(&self) -> &[Arc<Upstream>] {
         &self.services

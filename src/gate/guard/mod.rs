@@ -8,5 +8,11 @@
 mod future;
 mod layer;
 mod service;
+#[cfg(test)]
+mod tests;
 
-pub use self::{future::Guarding, layer::GuardLayer, service::Guard};
+pub use self::{
+    future::Guarding,
+    layer::GuardLayer,
+    service::{Guard, deny},
+};

@@ -109,23 +109,14 @@ where
 /// Asks every jail in order; answers whom each will count.
 fn judge(exchange: &mut Exchange) -> Result<Clients, Refusal> {
     let site = exchange.site.clone();
-    let explained = exchange.route.is_some_and(|_| {
-        matches!(
-            site.find(exchange.host(), exchange.head.uri.path().as_bytes()),
-            Some((_, Target::Whoami))
-        )
-    });
+    let explained = exchange
+        .route
+        .is_some_and(|route| matches!(site.routing.target(route), Target::Whoami));
     let mut clients = Clients::None;
     for (index, warden) in site.wardens(exchange.route).iter().enumerate() {
-        let client = identify::client(
-            exchange.link.peer_ip(),
-            exchange.trusted,
-            &exchange.head.headers,
-            &warden.source,
-        )?;
-        exchange.client.get_or_insert(client);
+        let client = identify::client(exchange, warden)?;
         let request = Request {
-            client,
+            client: client.addr,
             method: exchange.head.method.as_str().as_bytes(),
             host: exchange.host(),
             target: exchange.target().as_bytes(),
@@ -133,31 +124,30 @@ fn judge(exchange: &mut Exchange) -> Result<Clients, Refusal> {
         let verdict = site.engine.check(warden.id, &request, exchange.now);
         warden.metrics.judged(&verdict);
         match &verdict {
-            Verdict::Pass => clients.push(index, client),
-            Verdict::Simulated(_) => clients.push(index, client),
+            Verdict::Pass | Verdict::Simulated(_) => clients.push(index, client.addr),
             Verdict::Exempt(_) => {}
             Verdict::Deny(denial) => {
-                return Err(deny(
-                    warden,
-                    denial.clone(),
-                    &request,
-                    exchange.now,
-                    exchange.record.as_deref(),
-                ));
+                let record = exchange.record.as_deref();
+                return Err(deny(warden, denial.clone(), &request, exchange.now, record));
             }
         }
+        exchange.client.get_or_insert(client);
         if explained {
             exchange.verdicts.push((warden.name.clone(), verdict));
         }
     }
     if let Some(record) = &exchange.record {
-        record.judge(|judged| judged.client = exchange.client);
+        let client = exchange
+            .client
+            .clone()
+            .or_else(|| identify::shown(exchange));
+        record.judge(|judged| judged.client = client.map(|client| client.addr));
     }
     Ok(clients)
 }
 
 /// A denial as a refusal, said in the log when the jail wants it.
-pub(super) fn deny(
+pub fn deny(
     warden: &Warden,
     denial: Denial,
     request: &Request<'_>,

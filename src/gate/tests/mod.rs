@@ -1,0 +1,9 @@
+//! The gate from outside, in one process: raw bytes in, raw bytes out. Real peers (nginx, curl,
+//! h2load) are in `tests/it`.
+
+mod drain;
+mod forward_auth;
+mod limits;
+mod raw;
+mod smuggling;
+pub mod support;
