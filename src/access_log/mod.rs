@@ -7,3 +7,4 @@ pub mod checkpoint;
 pub mod follow;
 pub mod format;
 pub mod intake;
+pub mod otlp;

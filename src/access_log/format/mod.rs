@@ -9,7 +9,7 @@ mod json;
 mod nginx;
 mod pattern;
 mod time;
-mod traefik;
+pub mod traefik;
 
 use std::{borrow::Cow, net::IpAddr};
 

@@ -45,6 +45,15 @@ pub struct Fields<'a> {
     pub denied: bool,
 }
 
+/// An OTLP attribute's value, as far as Traefik uses them.
+#[derive(Clone, Copy, Debug)]
+pub enum Attribute<'a> {
+    /// A string.
+    Text(&'a [u8]),
+    /// A whole number.
+    Int(i64),
+}
+
 impl<'a> Fields<'a> {
     /// What the fields say, or which one is missing.
     pub fn event(self) -> Result<Event<'a>, Unparsed> {
@@ -87,6 +96,33 @@ impl<'a> Fields<'a> {
         })
     }
 
+    /// Takes one attribute of an OTLP record. Whole numbers come as such, the start as
+    /// nanoseconds since 1970.
+    pub fn attribute(&mut self, key: &str, value: Attribute<'a>) -> Result<(), Unparsed> {
+        match (key, value) {
+            ("StartUTC", Attribute::Int(nanos)) => {
+                let at = Millis::try_from(nanos / 1_000_000).ok();
+                once(
+                    &mut self.started,
+                    at.ok_or(Unparsed::Bad("StartUTC"))?,
+                    "StartUTC",
+                )
+            }
+            (_, Attribute::Text(text)) => self.take(key.as_bytes(), Value::Text(text, false)),
+            ("DownstreamStatus", Attribute::Int(code)) => {
+                once(&mut self.status, whole(code)?, "DownstreamStatus")
+            }
+            ("OriginStatus", Attribute::Int(code)) => {
+                once(&mut self.origin_status, whole(code)?, "OriginStatus")
+            }
+            ("Duration", Attribute::Int(nanos)) => {
+                let nanos = u64::try_from(nanos).map_err(|_| Unparsed::Bad("Duration"))?;
+                once(&mut self.duration, nanos, "Duration")
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn take(&mut self, key: &[u8], value: Value<'a>) -> Result<(), Unparsed> {
         match key {
             b"ClientAddr" => once(&mut self.client_addr, value.text()?, "ClientAddr"),
@@ -122,6 +158,12 @@ pub fn parse(line: &[u8]) -> Result<Event<'_>, Unparsed> {
         fields.take(key, value)?;
     }
     fields.event()
+}
+
+fn whole(code: i64) -> Result<u16, Unparsed> {
+    let in_range = code == 0 || (100..1000).contains(&code);
+    let code = u16::try_from(code).ok().filter(|_| in_range);
+    code.ok_or(Unparsed::Bad("status"))
 }
 
 fn code(value: Value<'_>) -> Result<u16, Unparsed> {
