@@ -3,6 +3,7 @@
 mod check;
 mod healthcheck;
 mod proxy;
+mod replay;
 mod run;
 mod shell;
 
@@ -31,6 +32,8 @@ enum Command {
     Proxy(proxy::Args),
     /// Validate the configuration and print what will run
     Check(ConfigArg),
+    /// Replay old access logs: who would have been banned, when and for what
+    Replay(replay::Args),
     /// Ask the running jailgate whether it is well (for containers)
     Healthcheck(healthcheck::Args),
     /// Print completions for a shell
@@ -63,6 +66,7 @@ pub fn main(cli: Cli) -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::Proxy(args) => proxy::run(args),
         Command::Check(args) => check::run(&args),
+        Command::Replay(args) => replay::run(&args),
         Command::Healthcheck(args) => healthcheck::run(&args),
         Command::Completions(args) => shell::completions(&args),
         Command::Man => shell::man(),
