@@ -106,12 +106,17 @@ impl Checkpoints {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
             Err(error) => return Err(failed(error)),
         };
-        let this = Self {
-            file: Some(file.into()),
-            ..Self::default()
-        };
+        let this = Self::empty(file);
         this.restore(list);
         Ok(this)
+    }
+
+    /// Kept in `file` from now on, whatever stands there.
+    pub fn empty(file: &Path) -> Self {
+        Self {
+            file: Some(file.into()),
+            ..Self::default()
+        }
     }
 
     /// Takes in what was kept elsewhere.

@@ -8,6 +8,7 @@ use std::{
     convert::Infallible, io, io::Read, net::SocketAddr, pin::pin, sync::Arc, time::Duration,
 };
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use flate2::read::GzDecoder;
 use http::{HeaderMap, Method, Request, Response, StatusCode, header};
@@ -120,7 +121,12 @@ impl Listener {
 }
 
 /// Serves until told to stop; open exports are finished.
-pub async fn serve(listener: Listener, receiver: Receiver, tasks: Tasks, stop: CancellationToken) {
+pub async fn serve(
+    listener: Listener,
+    receiver: Arc<ArcSwap<Receiver>>,
+    tasks: Tasks,
+    stop: CancellationToken,
+) {
     let service = Arc::new(Exports {
         receiver,
         turns: Semaphore::new(AT_ONCE),
@@ -165,7 +171,7 @@ enum Socket {
 }
 
 struct Exports {
-    receiver: Receiver,
+    receiver: Arc<ArcSwap<Receiver>>,
     turns: Semaphore,
     tasks: Tasks,
 }
@@ -216,7 +222,8 @@ where
 
 impl Exports {
     async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Response<Body> {
-        if !self.receiver.allows(request.headers()) {
+        let receiver = self.receiver.load_full();
+        if !receiver.allows(request.headers()) {
             return plain(
                 StatusCode::UNAUTHORIZED,
                 "otlp.tokenFile names another token\n",
@@ -227,8 +234,8 @@ impl Exports {
         };
         let answer = async {
             match (request.method(), request.uri().path()) {
-                (&Method::POST, HTTP_PATH) => self.receiver.http(request).await,
-                (&Method::POST, GRPC_PATH) => self.receiver.grpc(request).await,
+                (&Method::POST, HTTP_PATH) => receiver.http(request).await,
+                (&Method::POST, GRPC_PATH) => receiver.grpc(request).await,
                 (_, HTTP_PATH) => plain(StatusCode::METHOD_NOT_ALLOWED, ""),
                 _ => plain(StatusCode::NOT_FOUND, ""),
             }
