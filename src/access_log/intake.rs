@@ -105,7 +105,13 @@ impl Intake {
         trusted: Arc<NetSet>,
         own: OwnAddresses,
     ) -> Self {
-        let horizon = |jail: &&Jail| (jail.spec.findtime + jail.spec.bantime).as_millis() as Millis;
+        let horizon = |jail: &&Jail| {
+            let longest = jail
+                .spec
+                .increment
+                .map_or(jail.spec.bantime, |grown| grown.maxtime);
+            (jail.spec.findtime + longest.max(jail.spec.bantime)).as_millis() as Millis
+        };
         let target = |jail: &&Jail| {
             let metrics = metrics.jail(&jail.spec.name);
             engine

@@ -20,7 +20,7 @@ use tokio::{runtime::Runtime, time::MissedTickBehavior};
 pub use signals::{Signal, Signals, signals};
 
 use crate::{
-    admin,
+    access_log, admin,
     config::{Address, Config, Problems, reload::Watch},
     engine::{self, Engine, nets::NetSet},
     gate, proxy,
@@ -54,6 +54,9 @@ pub enum Error {
     /// The admin listener.
     #[error(transparent)]
     Admin(#[from] admin::Error),
+    /// The OTLP listener.
+    #[error(transparent)]
+    Otlp(#[from] access_log::otlp::Error),
     /// The operating system refused threads or signals.
     #[error("the operating system refused: {0}")]
     System(#[from] std::io::Error),
@@ -82,6 +85,7 @@ pub struct App {
     routing: Arc<ArcSwap<proxy::Routing>>,
     gate: Option<gate::Opened>,
     site: gate::Site,
+    logs: access_log::Sources,
     admin: Option<admin::Bound>,
     admin_address: Address,
     ready: Arc<AtomicBool>,
@@ -101,15 +105,25 @@ impl App {
         let site = gate::Site::build(&config, engine.clone(), metrics.clone(), routing.clone())?;
         let gate = gate::bind(&config, gate::cores())?;
         let admin = admin::bind(&config.admin).await?;
+        let tasks = Tasks::new();
+        let shared = access_log::Shared {
+            engine: engine.clone(),
+            metrics: metrics.clone(),
+            clock,
+            tasks: tasks.clone(),
+        };
+        let itself = NetSet::build(spared.iter().copied());
+        let logs = access_log::Sources::build(&config, shared, &itself)?;
         Ok(Self {
             engine,
             metrics,
             clock,
-            tasks: Tasks::new(),
+            tasks,
             level,
             routing: Arc::new(ArcSwap::new(routing)),
             gate: Some(gate),
             site,
+            logs,
             admin_address: admin.address(),
             admin: Some(admin),
             ready: Arc::default(),
@@ -134,6 +148,11 @@ impl App {
             .as_ref()
             .map(gate::Opened::addresses)
             .unwrap_or_default()
+    }
+
+    /// Where the OTLP receiver was bound, for TCP.
+    pub fn otlp_address(&self) -> Option<std::net::SocketAddr> {
+        self.logs.otlp_address()
     }
 
     /// Where the admin listener was bound.
@@ -203,6 +222,7 @@ impl App {
                 proxy::watch_health(move || routing.load_full(), clock, tasks.clone())
             }
         });
+        self.logs.start();
         if let Some(admin) = self.admin.take() {
             let shared = admin::Shared {
                 metrics: self.metrics.clone(),
@@ -262,6 +282,8 @@ impl App {
         let (engine, metrics) = (self.engine.clone(), self.metrics.clone());
         let site = gate::Site::build(&config, engine, metrics, routing.clone())?;
         gate.reload(&site);
+        let itself = NetSet::build(spared.iter().copied());
+        self.logs.adopt(&config, &itself);
         if let Some(level) = &self.level
             && let Err(error) = level.set(&config.log.level)
         {
