@@ -1,0 +1,11 @@
+//! jailgate as a program, over real sockets, with real peers from Debian's packages.
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    clippy::unwrap_used,
+    reason = "tests stand outside the house: they own their clock, threads, locks and panics"
+)]
+
+mod gate;
+mod program;
+mod support;

@@ -1,0 +1,11 @@
+//! What the tests start: jailgate itself, real servers, and raw sockets to talk with.
+
+mod origin;
+mod peer;
+mod program;
+mod raw;
+
+pub use origin::{Origin, Seen};
+pub use peer::{Peer, free_port};
+pub use program::Jailgate;
+pub use raw::{Answer, Raw, get, request};

@@ -1,0 +1,191 @@
+//! The jailgate binary as a child process with its own directory.
+
+use std::{
+    collections::HashMap,
+    fs,
+    io::{BufRead, BufReader},
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::{Arc, Condvar, Mutex},
+    time::{Duration, Instant},
+};
+
+use tempfile::TempDir;
+
+/// A running jailgate. Killed by pid when dropped.
+pub struct Jailgate {
+    child: Child,
+    dir: TempDir,
+    log: Arc<Log>,
+}
+
+#[derive(Default)]
+struct Log {
+    lines: Mutex<Vec<String>>,
+    grown: Condvar,
+}
+
+impl Jailgate {
+    /// Starts `jailgate run` on this configuration and waits until it says that it is ready.
+    /// Listen on port 0 and ask [`Jailgate::address`]; `admin` is set to port 0 when absent.
+    #[track_caller]
+    pub fn run(config: &str) -> Self {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        Self::run_in(dir, config)
+    }
+
+    /// The same in a directory that holds other files already.
+    #[track_caller]
+    pub fn run_in(dir: TempDir, config: &str) -> Self {
+        let mut config = config.to_owned();
+        if !config.contains("\nadmin:") && !config.starts_with("admin:") {
+            config.push_str("\nadmin: { address: \"127.0.0.1:0\" }\n");
+        }
+        if !config.contains("\nstate:") && !config.starts_with("state:") {
+            config.push_str("state: { path: \"\" }\n");
+        }
+        let file = dir.path().join("jailgate.yaml");
+        fs::write(&file, config).expect("the configuration is written");
+        let mut command = Self::command();
+        command.arg("run").arg("-c").arg(&file);
+        let program = Self::start(command, dir);
+        program.wait_for("ready");
+        program
+    }
+
+    /// The binary under test, not yet started.
+    pub fn command() -> Command {
+        Command::new(env!("CARGO_BIN_EXE_jailgate"))
+    }
+
+    /// Starts any command line of the binary and reads its standard error.
+    #[track_caller]
+    pub fn start(mut command: Command, dir: TempDir) -> Self {
+        let mut child = command
+            .current_dir(dir.path())
+            .stdin(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("jailgate starts");
+        let log = Arc::new(Log::default());
+        let stderr = BufReader::new(child.stderr.take().expect("piped"));
+        let sink = log.clone();
+        std::thread::spawn(move || {
+            for line in stderr.lines().map_while(Result::ok) {
+                sink.lines.lock().unwrap().push(line);
+                sink.grown.notify_all();
+            }
+        });
+        Self { child, dir, log }
+    }
+
+    /// The address an entry point (or `admin`, `forwardAuth`) was bound to.
+    #[track_caller]
+    pub fn address(&self, name: &str) -> SocketAddr {
+        let found = self.addresses();
+        *found
+            .get(name)
+            .unwrap_or_else(|| panic!("no listener `{name}` in {found:?}\n{}", self.text()))
+    }
+
+    fn addresses(&self) -> HashMap<String, SocketAddr> {
+        let field = |line: &str, key: &str| {
+            let (_, rest) = line.split_once(&format!("{key}="))?;
+            Some(rest.split_whitespace().next()?.trim_matches('"').to_owned())
+        };
+        let lines = self.log.lines.lock().unwrap();
+        lines
+            .iter()
+            .filter(|line| line.contains("listening"))
+            .filter_map(|line| Some((field(line, "name")?, field(line, "address")?.parse().ok()?)))
+            .collect()
+    }
+
+    /// Waits at most 20 s for a log line that contains `text` and answers it.
+    #[track_caller]
+    pub fn wait_for(&self, text: &str) -> String {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        let mut lines = self.log.lines.lock().unwrap();
+        loop {
+            if let Some(line) = lines.iter().find(|line| line.contains(text)) {
+                return line.clone();
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            assert!(!left.is_zero(), "no `{text}` in:\n{}", lines.join("\n"));
+            lines = self.log.grown.wait_timeout(lines, left).unwrap().0;
+        }
+    }
+
+    /// How many log lines so far contain `text`.
+    pub fn count(&self, text: &str) -> usize {
+        let lines = self.log.lines.lock().unwrap();
+        lines.iter().filter(|line| line.contains(text)).count()
+    }
+
+    /// The whole log so far.
+    pub fn text(&self) -> String {
+        self.log.lines.lock().unwrap().join("\n")
+    }
+
+    /// Its working directory, with `jailgate.yaml` in it.
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Replaces the configuration file in one rename, as editors do.
+    pub fn rewrite(&self, config: &str) {
+        let next: PathBuf = self.path().join("jailgate.yaml.next");
+        fs::write(&next, config).expect("written");
+        fs::rename(next, self.path().join("jailgate.yaml")).expect("renamed");
+    }
+
+    /// Process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends a signal by name (`TERM`, `HUP`, `KILL`).
+    pub fn signal(&self, name: &str) {
+        let status = Command::new("kill")
+            .arg(format!("-{name}"))
+            .arg(self.pid().to_string())
+            .status()
+            .expect("kill runs");
+        assert!(status.success(), "kill -{name} {}", self.pid());
+    }
+
+    /// Waits at most 20 s for the end and answers the exit code.
+    #[track_caller]
+    pub fn wait(&mut self) -> Option<i32> {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            if let Some(status) = self.child.try_wait().expect("waited") {
+                return status.code();
+            }
+            assert!(Instant::now() < deadline, "still running:\n{}", self.text());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Resident memory in KiB.
+    pub fn rss_kib(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("alive");
+        status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmRSS:"))
+            .and_then(|rest| rest.split_whitespace().next()?.parse().ok())
+            .expect("VmRSS")
+    }
+}
+
+impl Drop for Jailgate {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("--- jailgate's log ---\n{}", self.text());
+        }
+    }
+}
