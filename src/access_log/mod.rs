@@ -12,3 +12,6 @@ pub mod otlp;
 pub mod sources;
 
 pub use sources::{Shared, Sources};
+
+#[cfg(test)]
+mod tests;
