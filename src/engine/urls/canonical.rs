@@ -16,10 +16,10 @@ pub fn canonical(target: &[u8]) -> Cow<'_, [u8]> {
         return Cow::Borrowed(target);
     }
     let mut spelled = Vec::with_capacity(target.len() + 8);
-    respell(path, in_path, &mut spelled);
+    respell(path, ODD_IN_PATH, &mut spelled);
     let mut out = Vec::with_capacity(spelled.len() + query.len());
     resolve(&spelled, &mut out);
-    respell(query, in_query, &mut out);
+    respell(query, ODD, &mut out);
     Cow::Owned(out)
 }
 
@@ -30,45 +30,51 @@ pub(super) fn split(target: &[u8]) -> (&[u8], &[u8]) {
 
 /// Whether [`canonical`] would leave this path (without query) as it is.
 pub(super) fn is_canonical_path(path: &[u8]) -> bool {
+    // One look at every byte finds nothing odd in nearly every path; only then look closer.
+    let (mut seen, mut before) = (0, 0);
+    for &b in path {
+        let class = CLASS[usize::from(b)];
+        seen |= (class & !PAIR) | (class & before & PAIR);
+        before = class << 1;
+    }
     path.starts_with(b"/")
-        && !path.iter().fold(false, |odd, &b| odd | !in_path(b))
-        && (!has_slash_pair(path) || !has_odd_segment(path))
-        && escapes_are_canonical(path)
+        && seen & ODD_IN_PATH == 0
+        && (seen & PAIR == 0 || !has_odd_segment(path))
+        && (seen & PERCENT == 0 || escapes_are_canonical(path))
 }
 
 fn is_canonical_query(query: &[u8]) -> bool {
-    !query.iter().fold(false, |odd, &b| odd | !in_query(b)) && escapes_are_canonical(query)
+    let seen = query
+        .iter()
+        .fold(0, |seen, &b| seen | CLASS[usize::from(b)]);
+    seen & ODD == 0 && (seen & PERCENT == 0 || escapes_are_canonical(query))
 }
 
-/// Bytes that stand in a path as they are: RFC 3986 `pchar`, `/`, `%`, and Go's `[` and `]`.
-/// Comparisons instead of a table, so that the loops over it run sixteen bytes at a time.
-#[inline]
-fn in_path(b: u8) -> bool {
-    in_query(b)
-        && !((b == b'"')
-            | (b == b'<')
-            | (b == b'>')
-            | (b == b'#')
-            | (b == b'\\')
-            | (b == b'^')
-            | (b == b'`')
-            | (b == b'{')
-            | (b == b'|')
-            | (b == b'}'))
-}
+/// May not stand anywhere unescaped: controls, blanks, what is not ASCII.
+const ODD: u8 = 1;
+/// May not stand in a path: what is neither RFC 3986 `pchar`, `/`, `%`, nor Go's `[` and `]`.
+const ODD_IN_PATH: u8 = 2;
+const PERCENT: u8 = 4;
+const SLASH: u8 = 8;
+/// `/` or `.`; in what was seen, such a one behind a `/`. The bit above [`SLASH`].
+const PAIR: u8 = 16;
 
-#[inline]
-fn in_query(b: u8) -> bool {
-    (b > b' ') & (b < 0x7f)
-}
-
-/// `//` or `/.` somewhere: cheap, and rare enough in what browsers send.
-fn has_slash_pair(path: &[u8]) -> bool {
-    let pairs = path.iter().zip(path.iter().skip(1));
-    pairs.fold(false, |found, (&a, &b)| {
-        found | ((a == b'/') & ((b == b'/') | (b == b'.')))
-    })
-}
+const CLASS: [u8; 256] = {
+    let mut class = [0; 256];
+    let mut b = 0;
+    while b < 256 {
+        class[b] = match b as u8 {
+            b'%' => PERCENT,
+            b'/' => SLASH | PAIR,
+            b'.' => PAIR,
+            b'"' | b'<' | b'>' | b'#' | b'\\' | b'^' | b'`' | b'{' | b'|' | b'}' => ODD_IN_PATH,
+            0..=b' ' | 0x7f.. => ODD | ODD_IN_PATH,
+            _ => 0,
+        };
+        b += 1;
+    }
+    class
+};
 
 fn has_odd_segment(path: &[u8]) -> bool {
     let mut segments = path[1..].split(|&b| b == b'/').peekable();
@@ -91,8 +97,8 @@ fn escapes_are_canonical(text: &[u8]) -> bool {
     })
 }
 
-/// Decodes what is unreserved, raises what stays escaped, escapes what `may_stand` refuses.
-fn respell(text: &[u8], may_stand: impl Fn(u8) -> bool, out: &mut Vec<u8>) {
+/// Decodes what is unreserved, raises what stays escaped, escapes what is `odd`.
+fn respell(text: &[u8], odd: u8, out: &mut Vec<u8>) {
     const HEX: &[u8; 16] = b"0123456789ABCDEF";
     let begin = out.len();
     let mut at = 0;
@@ -108,7 +114,7 @@ fn respell(text: &[u8], may_stand: impl Fn(u8) -> bool, out: &mut Vec<u8>) {
                 at += 3;
             }
             None => {
-                if may_stand(byte) {
+                if CLASS[usize::from(byte)] & odd == 0 {
                     out.push(byte);
                 } else {
                     let (high, low) = (usize::from(byte >> 4), usize::from(byte & 15));

@@ -1,26 +1,30 @@
 //! Many patterns against one subject: which is the first that matches? Chooses, pattern by
 //! pattern, the engine that stays fast however many there are and whatever clients send.
 
-use aho_corasick::{AhoCorasick, AhoCorasickKind, StartKind};
+use std::collections::BTreeMap;
+
+use aho_corasick::{
+    AhoCorasick, AhoCorasickKind, Anchored, StartKind, automaton::OverlappingState,
+};
 use regex_automata::{
     Input, MatchKind, PatternSet,
     meta::{Config, Regex},
     nfa::thompson::WhichCaptures,
 };
-use regex_syntax::hir::{Hir, Look, literal};
+use regex_syntax::hir::Hir;
 
-use super::literals;
+use super::literals::{self, Needed, Text};
 
 /// The patterns of one mode, in three groups.
 ///
-/// Patterns bound to a literal beginning share one automaton: it gives up after a few bytes. Of
-/// the others, those that contain a literal run only when it occurs; an automaton of all of them
-/// would determinise again and again once its states outgrow the cache (measured with 3,000 of
-/// them: 0.5 ms a target instead of 0.2 µs). The rest, hopefully few, share an automaton.
+/// Patterns that need a literal, at the beginning or anywhere, run only when it is there, if there
+/// is anything left to run then. One automaton of all patterns, as `RegexSet` builds it, would
+/// determinise again and again once its states outgrow its cache: with 1,000 mixed patterns and
+/// targets that differ, 50 µs a target instead of 0.1. The rest, hopefully few, share one.
 #[derive(Debug, Default)]
 pub(super) struct Matcher {
-    anchored: Option<Many>,
-    literal: Option<Filtered>,
+    beginning: Option<Filtered>,
+    anywhere: Option<Filtered>,
     rest: Option<Many>,
 }
 
@@ -38,8 +42,17 @@ struct Many {
 #[derive(Debug)]
 struct Filtered {
     literals: AhoCorasick,
-    /// For each literal, the patterns that need it.
-    behind: Box<[Many]>,
+    anchored: Anchored,
+    behind: Box<[Behind]>,
+}
+
+/// What a literal's occurrence means.
+#[derive(Debug, Default)]
+struct Behind {
+    /// Patterns that ask for no more, by number; with a text when its case matters.
+    sure: Vec<(u32, Option<Box<[u8]>>)>,
+    /// Patterns that need it.
+    likely: Option<Many>,
 }
 
 /// What the automata of one group of patterns may take, in bytes, before they run.
@@ -55,20 +68,19 @@ const DENSE_LITERALS: usize = 5_000;
 impl Matcher {
     /// The error's text is a regex engine's; callers know which rules they gave.
     pub(super) fn build(patterns: &[Numbered<'_>]) -> Result<Self, String> {
-        let (mut anchored, mut literal, mut rest) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut beginning, mut anywhere, mut rest) = (Vec::new(), Vec::new(), Vec::new());
         for &(number, hir) in patterns {
-            let required = literals::required(hir);
-            match (prefix_len(hir), required) {
-                (Some(len), required) if len >= 3 || required.is_none() => {
-                    anchored.push((number, hir));
-                }
-                (_, Some(required)) => literal.push((number, hir, required)),
-                (_, None) => rest.push((number, hir)),
+            if let Some(needed) = literals::beginning(hir) {
+                beginning.push((number, hir, needed));
+            } else if let Some(needed) = literals::anywhere(hir) {
+                anywhere.push((number, hir, needed));
+            } else {
+                rest.push((number, hir));
             }
         }
         Ok(Self {
-            anchored: Many::build(&anchored)?,
-            literal: Filtered::build(&literal)?,
+            beginning: Filtered::build(beginning, Anchored::Yes)?,
+            anywhere: Filtered::build(anywhere, Anchored::No)?,
             rest: Many::build(&rest)?,
         })
     }
@@ -76,28 +88,28 @@ impl Matcher {
     /// The lowest number among the matching patterns.
     #[inline]
     pub(super) fn first(&self, subject: &[u8]) -> Option<u32> {
-        let anchored = self.anchored.as_ref().and_then(|many| many.first(subject));
-        let literal = self
-            .literal
+        let beginning = self
+            .beginning
+            .as_ref()
+            .and_then(|filtered| filtered.first(subject));
+        let anywhere = self
+            .anywhere
             .as_ref()
             .and_then(|filtered| filtered.first(subject));
         let rest = self.rest.as_ref().and_then(|many| many.first(subject));
-        [anchored, literal, rest].into_iter().flatten().min()
+        [beginning, anywhere, rest].into_iter().flatten().min()
     }
 
     /// No pattern at all.
     pub(super) fn is_empty(&self) -> bool {
-        self.anchored.is_none() && self.literal.is_none() && self.rest.is_none()
+        self.beginning.is_none() && self.anywhere.is_none() && self.rest.is_none()
     }
 
     /// Heap bytes held, without the caches that grow while matching.
     pub(super) fn bytes(&self) -> usize {
-        let many = |many: &Option<Many>| many.as_ref().map_or(0, Many::bytes);
-        let literal = self.literal.as_ref().map_or(0, |filtered| {
-            filtered.literals.memory_usage()
-                + filtered.behind.iter().map(Many::bytes).sum::<usize>()
-        });
-        many(&self.anchored) + literal + many(&self.rest)
+        let filtered = |part: &Option<Filtered>| part.as_ref().map_or(0, Filtered::bytes);
+        let rest = self.rest.as_ref().map_or(0, Many::bytes);
+        filtered(&self.beginning) + filtered(&self.anywhere) + rest
     }
 }
 
@@ -136,62 +148,104 @@ impl Many {
 }
 
 impl Filtered {
-    fn build(patterns: &[(u32, &Hir, Vec<Vec<u8>>)]) -> Result<Option<Self>, String> {
+    fn build(
+        patterns: Vec<(u32, &Hir, Needed)>,
+        anchored: Anchored,
+    ) -> Result<Option<Self>, String> {
         if patterns.is_empty() {
             return Ok(None);
         }
-        let mut needed: Vec<(&[u8], Numbered<'_>)> = Vec::new();
-        for (number, hir, required) in patterns {
-            needed.extend(
-                required
-                    .iter()
-                    .map(|text| (text.as_slice(), (*number, *hir))),
-            );
+        let mut literals: BTreeMap<Vec<u8>, (Behind, Vec<Numbered<'_>>)> = BTreeMap::new();
+        for (number, hir, needed) in patterns {
+            for Text {
+                bytes,
+                case_matters,
+            } in needed.texts
+            {
+                let (behind, likely) = literals.entry(bytes.to_ascii_lowercase()).or_default();
+                match needed.enough {
+                    true => behind
+                        .sure
+                        .push((number, case_matters.then(|| bytes.into()))),
+                    false => likely.push((number, hir)),
+                }
+            }
         }
-        needed.sort_by_key(|(text, (number, _))| (*text, *number));
-        let (mut texts, mut behind) = (Vec::new(), Vec::new());
-        for same in needed.chunk_by(|a, b| a.0 == b.0) {
-            let group: Vec<Numbered<'_>> = same.iter().map(|(_, pattern)| *pattern).collect();
-            texts.push(same[0].0);
-            behind.extend(Many::build(&group)?);
-        }
-        let dense = texts.len() <= DENSE_LITERALS;
-        let literals = AhoCorasick::builder()
+        let start = match anchored.is_anchored() {
+            true => StartKind::Anchored,
+            false => StartKind::Unanchored,
+        };
+        let dense = literals.len() <= DENSE_LITERALS;
+        let automaton = AhoCorasick::builder()
             .ascii_case_insensitive(true)
-            .start_kind(StartKind::Unanchored)
+            .start_kind(start)
             .kind(dense.then_some(AhoCorasickKind::DFA))
-            .build(&texts)
-            .expect("fewer literals than the automaton can number: the rules are capped");
+            .build(literals.keys())
+            .map_err(|error| error.to_string())?;
+        let behind: Result<Box<[Behind]>, String> = (literals.into_values())
+            .map(|(behind, likely)| {
+                Ok(Behind {
+                    likely: Many::build(&likely)?,
+                    ..behind
+                })
+            })
+            .collect();
         Ok(Some(Self {
-            literals,
-            behind: behind.into(),
+            literals: automaton,
+            anchored,
+            behind: behind?,
         }))
     }
 
     #[inline]
     fn first(&self, subject: &[u8]) -> Option<u32> {
-        if !self
-            .literals
-            .is_match(aho_corasick::Input::new(subject).earliest(true))
-        {
+        if !self.literals.is_match(self.input(subject).earliest(true)) {
             return None;
         }
         self.first_behind(subject)
     }
 
+    fn next(&self, subject: &[u8], state: &mut OverlappingState) -> Option<aho_corasick::Match> {
+        self.literals.find_overlapping(self.input(subject), state);
+        state.get_match()
+    }
+
+    fn input<'s>(&self, subject: &'s [u8]) -> aho_corasick::Input<'s> {
+        aho_corasick::Input::new(subject).anchored(self.anchored)
+    }
+
     #[cold]
     fn first_behind(&self, subject: &[u8]) -> Option<u32> {
-        let mut tried = vec![false; self.behind.len()];
-        let mut lowest = None;
-        for found in self.literals.find_overlapping_iter(subject) {
+        // A target that repeats a literal a thousand times makes its patterns run once.
+        let mut tried = vec![0u64; self.behind.len().div_ceil(64)];
+        let mut lowest: Option<u32> = None;
+        let mut state = OverlappingState::start();
+        while let Some(found) = self.next(subject, &mut state) {
             let at = found.pattern().as_usize();
-            if !std::mem::replace(&mut tried[at], true)
-                && let Some(number) = self.behind[at].first(subject)
-            {
-                lowest = Some(lowest.map_or(number, |lowest: u32| lowest.min(number)));
-            }
+            let behind = &self.behind[at];
+            let here = &subject[found.range()];
+            let sure = behind
+                .sure
+                .iter()
+                .find(|(_, text)| text.as_deref().is_none_or(|t| t == here));
+            let fresh = tried[at / 64] & (1 << (at % 64)) == 0;
+            tried[at / 64] |= 1 << (at % 64);
+            let likely = behind
+                .likely
+                .as_ref()
+                .filter(|_| fresh)
+                .and_then(|m| m.first(subject));
+            lowest = [lowest, sure.map(|(number, _)| *number), likely]
+                .into_iter()
+                .flatten()
+                .min();
         }
         lowest
+    }
+
+    fn bytes(&self) -> usize {
+        let behind = |b: &Behind| size_of::<Behind>() + b.likely.as_ref().map_or(0, Many::bytes);
+        self.literals.memory_usage() + self.behind.iter().map(behind).sum::<usize>()
     }
 }
 
@@ -200,15 +254,9 @@ fn config() -> Config {
         .match_kind(MatchKind::All)
         .utf8_empty(false)
         .which_captures(WhichCaptures::None)
+        // These would cost more memory than time they save: few targets get past the literals.
+        .auto_prefilter(false)
+        .onepass(false)
         .nfa_size_limit(Some(NFA_LIMIT))
         .hybrid_cache_capacity(CACHE)
-}
-
-/// The shortest literal a pattern must begin with when it can only match at the very beginning.
-fn prefix_len(hir: &Hir) -> Option<usize> {
-    if !hir.properties().look_set_prefix().contains(Look::Start) {
-        return None;
-    }
-    let prefixes = literal::Extractor::new().extract(hir);
-    Some(prefixes.min_literal_len().unwrap_or(0))
 }
