@@ -8,7 +8,7 @@ use super::ConfigArg;
 pub fn run(args: &ConfigArg) -> anyhow::Result<ExitCode> {
     let config = args.load()?;
     for warning in &config.warnings {
-        eprintln!("{warning}");
+        eprintln!("warning: {warning:#}");
     }
     write!(std::io::stdout(), "{}", config.summary())?;
     Ok(ExitCode::SUCCESS)

@@ -11,7 +11,8 @@ pub struct Route {
     pub path_prefix: Arc<str>,
     /// Name of a service, or `whoami@internal`.
     pub service: Arc<str>,
-    /// Names of jails, checked in order.
+    /// Names of jails, checked in order. Where the file names none, `default` stands here when
+    /// that jail exists; empty means that nobody judges.
     pub jails: Vec<Arc<str>>,
 }
 

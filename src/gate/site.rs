@@ -98,10 +98,7 @@ impl Site {
         let routes = config
             .routes
             .iter()
-            .map(|route| match route.jails.is_empty() {
-                true => stray.clone(),
-                false => named(&route.jails),
-            })
+            .map(|route| named(&route.jails))
             .collect();
         let auth = config.forward_auth.iter().map(Door::asked);
         let doors = config.entry_points.iter().map(Door::open).chain(auth);

@@ -63,6 +63,9 @@ impl Listed<'_> {
     pub(super) fn jails_or_default(&self, block: &Block<'_>) -> Vec<Arc<str>> {
         let Some(field) = block.get("jails") else {
             let exists = self.names.jails.iter().any(|name| name == DEFAULT);
+            if !exists && block.path().starts_with("routes.") {
+                block.warn("no jail judges this route: name `jails`, or define the jail `default`");
+            }
             return exists.then(|| DEFAULT.into()).into_iter().collect();
         };
         let mut found: Vec<Arc<str>> = Vec::new();

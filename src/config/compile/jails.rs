@@ -135,12 +135,6 @@ fn list(
             found.extend(nets(list.get("ip").as_ref()));
         }
     }
-    if let Some(all) = found.iter().find(|net| net.prefix_len() == 0) {
-        block.warn(format!(
-            "the {key} of `{}` covers everyone: {all}",
-            block.path()
-        ));
-    }
     Arc::new(NetSet::build(found))
 }
 

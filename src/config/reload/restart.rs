@@ -1,18 +1,17 @@
 //! What of a changed configuration only a restart applies.
 
-use super::super::{Address, Config, Tls};
+use super::super::{Address, Config};
 
 impl Config {
-    /// Keys that differ and that only a restart applies: sockets, whether they speak TLS, the
-    /// database, and where the log goes. Everything else may be swapped while running.
+    /// Keys that differ and that only a restart applies: sockets, the database and the shape of
+    /// the log. Everything else is swapped while running, certificates too.
     pub fn needs_restart(old: &Self, new: &Self) -> Vec<String> {
         let (before, after) = (old.sockets(), new.sockets());
         let mut keys: Vec<String> = Vec::new();
         for (key, socket) in &after {
             match before.iter().find(|(other, _)| other == key) {
                 None => keys.push(key.clone()),
-                Some((_, was)) if was.0 != socket.0 => keys.push(format!("{key}.address")),
-                Some((_, was)) if was.1 != socket.1 => keys.push(format!("{key}.tls")),
+                Some((_, was)) if was != socket => keys.push(format!("{key}.address")),
                 Some(_) => {}
             }
         }
@@ -23,7 +22,6 @@ impl Config {
         for (key, differs) in [
             ("state.path", old.state != new.state),
             ("log.format", old.log.json != new.log.json),
-            ("log.access", old.log.access != new.log.access),
         ] {
             if differs {
                 keys.push(key.to_owned());
@@ -32,21 +30,17 @@ impl Config {
         keys
     }
 
-    /// Every listener: its key, its address, and how it speaks TLS.
-    fn sockets(&self) -> Vec<(String, (&Address, Option<&Tls>))> {
-        let entries = self.entry_points.iter().map(|entry| {
-            (
-                format!("entryPoints.{}", entry.name),
-                (&entry.address, entry.tls.as_ref()),
-            )
-        });
+    /// Every listener: its key and its address.
+    fn sockets(&self) -> Vec<(String, &Address)> {
+        let entries = self.entry_points.iter();
+        let entries = entries.map(|e| (format!("entryPoints.{}", e.name), &e.address));
         let auth = self.forward_auth.iter();
-        let auth = auth.map(|auth| ("forwardAuth".to_owned(), (&auth.address, auth.tls.as_ref())));
+        let auth = auth.map(|auth| ("forwardAuth".to_owned(), &auth.address));
         let otlp = self
             .otlp
             .iter()
-            .map(|otlp| ("otlp".to_owned(), (&otlp.address, None)));
-        let admin = ("admin".to_owned(), (&self.admin.address, None));
+            .map(|otlp| ("otlp".to_owned(), &otlp.address));
+        let admin = ("admin".to_owned(), &self.admin.address);
         entries.chain(auth).chain(otlp).chain([admin]).collect()
     }
 }
@@ -67,10 +61,10 @@ entryPoints: { a: { address: :1 }, b: { address: :2 }, c: { address: :3 } }
 jails: { default: { rules: { maxretry: 3 } } }
 ";
         let new = "
-entryPoints: { a: { address: :1, http: { maxHeaders: 5 } }, b: { address: :4 },
-  d: { address: :3 }, e: { address: :5, tls: { selfSigned: true } } }
+entryPoints: { a: { address: :1, tls: { selfSigned: true } }, b: { address: :4 },
+  d: { address: :3 }, e: { address: :5 } }
 jails: { default: { rules: { maxretry: 4 } }, other: {} }
-log: { level: debug, format: json }
+log: { level: debug, format: json, access: stdout }
 ";
         let (old, new) = (config(old), config(new));
         let keys = Config::needs_restart(&old, &new);

@@ -7,8 +7,9 @@ use crate::config::{Address, CloudflareSource, LogLineFormat, Scheme, Tls};
 
 #[test]
 fn a_short_file_gets_every_default() {
-    let config = fine(
+    let config = odd(
         "entryPoints: { web: { address: \":8080\" } }\nroutes: [{ service: whoami@internal }]\n",
+        &["2:10 no jail judges this route: name `jails`, or define the jail `default`"],
     );
     let entry = &config.entry_points[0];
     assert_eq!(entry.address, Address::Tcp("[::]:8080".parse().unwrap()));
@@ -651,6 +652,6 @@ state: { path: \"\" }
       state         memory only
       limits        1000000 tracked clients, 1000000 bans
       log           info, text, no access log
-    1 warning
+    2 warnings
     ");
 }
