@@ -162,7 +162,11 @@ impl Link {
 
     /// Its response was handed over, or nobody wants it any more.
     pub fn finish(&self) {
-        self.active.fetch_sub(1, Relaxed);
+        let last = self.active.fetch_sub(1, Relaxed) == 1;
+        if last && !self.tunnelled() {
+            // hyper may wait for the next request without looking at the socket again.
+            self.allow(self.timeouts.idle);
+        }
     }
 
     /// Whether a request is being worked on.

@@ -199,7 +199,9 @@ impl Scan {
                     };
                     return &bytes[at + 1..];
                 }
-                Some(digit) if digits => value = value.saturating_mul(16) + u64::from(digit),
+                Some(digit) if digits => {
+                    value = value.saturating_mul(16).saturating_add(digit.into())
+                }
                 _ => digits = false,
             }
         }

@@ -31,6 +31,8 @@ pub struct Wire<T> {
     phase: Phase,
     /// The task that was registered last, to spare the lock when it is the same.
     waker: Option<Waker>,
+    /// The client takes nothing more for now, and is timed for it.
+    blocked: bool,
     /// hyper has nothing left to write: a 1xx head may be put in here.
     boundary: bool,
     early: BytesMut,
@@ -49,6 +51,7 @@ impl<T> Wire<T> {
             scanning,
             phase: Phase::Idle,
             waker: None,
+            blocked: false,
             boundary: true,
             early: BytesMut::new(),
             registered,
@@ -152,16 +155,19 @@ impl<T: AsyncWrite + Unpin> Wire<T> {
         cx: &Context<'_>,
         result: Poll<io::Result<R>>,
     ) -> Poll<io::Result<R>> {
-        let link = self.link();
         match &result {
-            Poll::Pending if link.tunnelled() => self.alive(cx)?,
             Poll::Pending => {
-                if !link.limited() {
-                    link.allow(link.timeouts().body);
+                if !self.blocked && !self.link().tunnelled() {
+                    self.blocked = true;
+                    self.link().allow(self.link().timeouts().body);
                 }
                 self.alive(cx)?;
             }
-            Poll::Ready(_) if link.limited() => link.allow_all(),
+            // Only what a blocked write began: a head that is being read has its own limit.
+            Poll::Ready(_) if self.blocked => {
+                self.blocked = false;
+                self.link().allow_all();
+            }
             Poll::Ready(_) => {}
         }
         result

@@ -4,6 +4,7 @@
 mod drain;
 mod forward_auth;
 mod limits;
+mod protocols;
 mod raw;
 mod smuggling;
 pub mod support;
