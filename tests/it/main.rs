@@ -7,5 +7,6 @@
 )]
 
 mod gate;
+mod logs;
 mod program;
 mod support;
