@@ -4,7 +4,7 @@ set -euo pipefail
 PATH=$PATH:/usr/sbin:/sbin
 
 # command → package
-needed="nginx:nginx caddy:caddy curl:curl h2load:nghttp2-client"
+needed="nginx:nginx caddy:caddy haproxy:haproxy curl:curl h2load:nghttp2-client"
 
 missing=()
 for pair in $needed; do

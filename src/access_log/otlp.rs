@@ -34,7 +34,7 @@ use tokio::{
     sync::Semaphore,
 };
 use tokio_util::sync::CancellationToken;
-use tonic::{body::Body, codec::CompressionEncoding, codegen::Service};
+use tonic::{Status, body::Body, codec::CompressionEncoding, codegen::Service};
 use tracing::{debug, warn};
 
 use super::{
@@ -224,10 +224,11 @@ impl Exports {
     async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Response<Body> {
         let receiver = self.receiver.load_full();
         if !receiver.allows(request.headers()) {
-            return plain(
-                StatusCode::UNAUTHORIZED,
-                "otlp.tokenFile names another token\n",
-            );
+            let why = "otlp.tokenFile names another token";
+            return match request.uri().path() {
+                GRPC_PATH => Status::unauthenticated(why).into_http(),
+                _ => plain(StatusCode::UNAUTHORIZED, why),
+            };
         }
         let Ok(_turn) = self.turns.acquire().await else {
             return plain(StatusCode::SERVICE_UNAVAILABLE, "");

@@ -197,6 +197,9 @@ impl App {
         for (name, address) in self.addresses() {
             tracing::info!(name = &*name, %address, "listening");
         }
+        if let Some(address) = self.otlp_address() {
+            tracing::info!(name = "otlp", %address, "listening");
+        }
         tracing::info!(name = "admin", address = %self.admin_address, "listening");
         if self.config.jails.iter().any(|jail| jail.spec.ignore_self) {
             let networks = list(&self.spared);

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use super::run;
-use crate::config::{Config, ProxyFlags};
+use crate::config::{Address, Config, ProxyFlags};
 
 /// Arguments of `proxy`. Values are read like those of a file, and complained about like them.
 #[derive(Debug, clap::Args)]
@@ -29,11 +29,14 @@ pub struct Args {
     /// Peers whose X-Forwarded-For is believed: addresses or networks [default: nobody]
     #[arg(long, value_name = "NET", value_delimiter = ',')]
     trusted: Vec<String>,
+    /// Where the admin listener is: host:port, :0 or unix:/path [default: 127.0.0.1:9180]
+    #[arg(long, value_name = "ADDR")]
+    admin: Option<String>,
 }
 
 /// Runs until told to stop.
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
-    run::start(Config::for_proxy(&ProxyFlags {
+    let mut config = Config::for_proxy(&ProxyFlags {
         to: args.to,
         listen: args.listen,
         maxretry: args.maxretry,
@@ -41,5 +44,13 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         bantime: args.bantime,
         statuscode: args.statuscode,
         trusted: args.trusted,
-    })?)
+    })?;
+    if let Some(address) = &args.admin {
+        config.admin.address = Address::parse(address).map_err(anyhow::Error::msg)?;
+        anyhow::ensure!(
+            config.admin.address.is_local(),
+            "--admin {address} is open to others and there is no token: use loopback or unix:/path"
+        );
+    }
+    run::start(config)
 }

@@ -8,5 +8,6 @@
 
 mod gate;
 mod logs;
+mod peers;
 mod program;
 mod support;

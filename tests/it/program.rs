@@ -82,7 +82,14 @@ fn an_address_in_use_is_named_and_the_exit_code_is_1() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();
     let listen = address.to_string();
-    let output = run(&["proxy", "--to", "http://127.0.0.1:9", "--listen", &listen]);
+    let upstream = [
+        "proxy",
+        "--to",
+        "http://127.0.0.1:9",
+        "--admin",
+        "127.0.0.1:0",
+    ];
+    let output = run(&[&upstream[..], &["--listen", &listen]].concat());
     let said = text(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains(&listen), "{said}");
@@ -108,6 +115,7 @@ fn proxy_to_needs_no_file() {
     let upstream = format!("http://{}", origin.address);
     command.args(["proxy", "--to", &upstream, "--listen", "127.0.0.1:0"]);
     command.args(["--maxretry", "2", "--trusted", "127.0.0.1"]);
+    command.args(["--admin", "127.0.0.1:0"]);
     let gate = Jailgate::start(command, tempfile::tempdir().unwrap());
     gate.wait_for("ready");
     let web = gate.address("web");

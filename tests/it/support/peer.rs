@@ -59,6 +59,22 @@ impl Peer {
         })
     }
 
+    /// HAProxy with these sections; `PORT` and `DIR` are replaced.
+    #[track_caller]
+    pub fn haproxy(sections: &str) -> Self {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let config = format!(
+            "global\n maxconn 200\ndefaults\n mode http\n timeout connect 5s\n \
+             timeout client 20s\n timeout server 20s\n{sections}\n"
+        );
+        let file = "haproxy.cfg";
+        Self::start(dir, file, &config, |dir| {
+            let mut command = Command::new("haproxy");
+            command.arg("-db").arg("-f").arg(dir.join(file));
+            command
+        })
+    }
+
     #[track_caller]
     fn start(dir: TempDir, file: &str, config: &str, make: impl Fn(&Path) -> Command) -> Self {
         let port = free_port();
@@ -69,6 +85,9 @@ impl Peer {
         fs::write(dir.path().join(file), config).expect("the configuration is written");
         let log = fs::File::create(dir.path().join("output.log")).expect("a log");
         let mut command = make(dir.path());
+        // Where Debian keeps servers is not on every user's path.
+        let path = std::env::var("PATH").unwrap_or_default();
+        command.env("PATH", format!("{path}:/usr/sbin:/sbin"));
         let child = command
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a log"))

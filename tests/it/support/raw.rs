@@ -149,6 +149,24 @@ impl Raw {
         std::mem::take(&mut self.buffer)
     }
 
+    /// How many body bytes come after the head until the other side closes; keeps none of them.
+    #[track_caller]
+    pub fn count_rest(&mut self) -> u64 {
+        let head = loop {
+            if let Some(at) = find(&self.buffer, b"\r\n\r\n") {
+                break at + 4;
+            }
+            assert!(self.fill(), "closed inside a head");
+        };
+        let mut count = (self.buffer.len() - head) as u64;
+        self.buffer.clear();
+        while self.fill() {
+            count += self.buffer.len() as u64;
+            self.buffer.clear();
+        }
+        count
+    }
+
     /// Whether the other side has closed (waits for it at most the read timeout).
     pub fn closed(&mut self) -> bool {
         self.buffer.is_empty() && !self.fill()
