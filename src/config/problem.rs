@@ -1,7 +1,9 @@
 //! What is wrong with a configuration, and where: every problem carries its place and the line
 //! it stands on. Nothing here decides what a problem is.
 
-use std::{fmt, path::Path};
+use std::{fmt, path::Path, sync::LazyLock};
+
+use regex::{Captures, Regex};
 
 /// Problems printed at once; the rest is only counted.
 const SHOWN: usize = 100;
@@ -41,7 +43,7 @@ impl Problem {
         Self {
             file: file.into(),
             at,
-            message: message.into(),
+            message: message.into().replace(char::is_control, " "),
             excerpt: masked(line),
         }
     }
@@ -152,24 +154,22 @@ impl fmt::Display for Problems {
     }
 }
 
-/// The line with a secret's value blanked out: a problem beside a password must not print it.
+/// The line with the values of secrets starred out: a problem beside a password must not print it.
 fn masked(line: &str) -> String {
-    let Some((key, value)) = line.split_once(':') else {
-        return line.to_owned();
+    static SECRET: LazyLock<Regex> = LazyLock::new(|| {
+        let key = r#"(?i:password|passwd|token|secret|apikey)(?i:\w*)["']?\s*:\s*"#;
+        let value = r#"("[^"]*"?|'[^']*'?|[^\s,}\]]+)"#;
+        Regex::new(&format!("({key}){value}")).expect("a test compiles it")
+    });
+    let starred = |found: &Captures<'_>| {
+        let (key, value) = (&found[1], &found[2]);
+        let name = key.trim_end_matches([' ', '\t', ':', '"', '\'']);
+        if name.to_ascii_lowercase().ends_with("file") {
+            return found[0].to_owned();
+        }
+        format!("{key}{}", "*".repeat(value.chars().count()))
     };
-    let name = key.to_ascii_lowercase();
-    let secret = ["password", "passwd", "token", "secret", "apikey"]
-        .iter()
-        .any(|word| name.contains(word));
-    let file = name
-        .trim_end()
-        .trim_end_matches(['"', '\''])
-        .ends_with("file");
-    if secret && !file && !value.trim().is_empty() {
-        format!("{key}: …")
-    } else {
-        line.to_owned()
-    }
+    SECRET.replace_all(line, starred).into_owned()
 }
 
 #[cfg(test)]
@@ -193,12 +193,20 @@ mod tests {
 
     #[test]
     fn secrets_and_control_characters_are_not_printed() {
-        let problem = Problem::new("a", at(1, 1, 6), "passwrd: x\tpassword: hunter2", "m");
-        assert!(!format!("{problem:#}").contains('\t'));
-        let problem = Problem::new("a", at(1, 3, 5), "  apiToken: hunter2", "m");
-        assert!(!format!("{problem:#}").contains("hunter2"));
-        let problem = Problem::new("a", at(1, 3, 5), "  apiTokenFile: token.txt", "m");
-        assert!(format!("{problem:#}").contains("token.txt"));
+        let shown = |line: &str| format!("{:#}", Problem::new("a", at(1, 3, 5), line, "m"));
+        assert!(!shown("a:\tb\u{1b}[31m").contains(['\t', '\u{1b}']));
+        let problem = Problem::new("a", at(1, 1, 1), "", "unknown key `\u{1b}[31m`");
+        assert!(!problem.to_string().contains('\u{1b}'));
+        for line in [
+            "  apiToken: hunter2",
+            "  \"password\" : \"hunter2 hunter2\" # why",
+            "admin: { token: hunter2, adress: x }",
+            "secret: 'hunter2",
+        ] {
+            assert!(!shown(line).contains("hunter2"), "{}", shown(line));
+        }
+        assert!(shown("admin: { token: hunter2, adress: x }").contains("*******, adress: x"));
+        assert!(shown("  apiTokenFile: token.txt").contains("token.txt"));
     }
 
     #[test]
