@@ -3,7 +3,8 @@
 use std::fmt::{self, Display, Write};
 
 use super::{
-    AccessLogTarget, Config, Jail, LogLineFormat, Scheme, Server, Service, Tls, duration::show,
+    AccessLogTarget, Config, Jail, LogLineFormat, Scheme, Server, Service, Tls, compile::NOT_BUILT,
+    duration::show,
 };
 use crate::engine::jail::WindowKind;
 
@@ -98,7 +99,10 @@ impl Config {
 
     fn rest(&self, out: &mut String) {
         let state = match &self.state {
-            Some(path) => path.display().to_string(),
+            Some(path) if !NOT_BUILT.iter().any(|(key, _)| *key == "state") => {
+                path.display().to_string()
+            }
+            Some(_) => "memory only, the database is not built yet".to_owned(),
             None => "memory only".to_owned(),
         };
         section(out, "state", [state]);

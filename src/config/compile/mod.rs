@@ -17,9 +17,17 @@ use super::{
     shape,
 };
 
-/// Top-level blocks that load and validate but that nothing serves yet: each warns. Whoever builds
-/// one takes its name out.
-const NOT_BUILT: &[&str] = &["otlp", "state", "crowdsec", "cloudflare", "pushgateway"];
+/// Top-level blocks that load and validate but are not built yet, and what that means: each warns.
+/// Whoever builds one takes it out.
+pub(super) const NOT_BUILT: &[(&str, &str)] = &[
+    (
+        "state",
+        "bans are in memory only, only places in logs are kept",
+    ),
+    ("crowdsec", "nothing is sent there or taken from there"),
+    ("cloudflare", "nothing is sent there"),
+    ("pushgateway", "nothing is sent there"),
+];
 
 /// Compiles a text that came from `file`.
 pub(super) fn compile(
@@ -76,12 +84,9 @@ fn document(cx: &Cx<'_>, tree: &Node) -> Option<Config> {
         return None;
     }
     let root = cx.root(tree).block(shape::ROOT)?;
-    for key in NOT_BUILT {
+    for (key, meaning) in NOT_BUILT {
         if let Some(field) = root.get(key) {
-            cx.warn(
-                field.at,
-                format!("`{key}` is not built yet and has no effect"),
-            );
+            cx.warn(field.at, format!("`{key}` is not built yet: {meaning}"));
         }
     }
     let jails = root
