@@ -5,7 +5,7 @@ mod peer;
 mod program;
 mod raw;
 
-pub use origin::{Origin, Seen};
+pub use origin::Origin;
 pub use peer::{Peer, free_port};
 pub use program::Jailgate;
 pub use raw::{Answer, Raw, get, request};
