@@ -181,8 +181,9 @@ impl Session {
         server: &Arc<Server>,
         clock: &Clock,
     ) -> Result<Response<Streaming>, Failure> {
+        let bodiless = body.is_end_stream();
         let progress = Arc::new(Progress {
-            ended: AtomicBool::new(body.is_end_stream()),
+            ended: AtomicBool::new(bodiless),
             waits_for_client: AtomicBool::new(false),
             at: AtomicU64::new(clock.now()),
         });
@@ -206,6 +207,7 @@ impl Session {
         match outcome.await {
             Err(timeout) => Err(Failure::Final(timeout)),
             Ok(Ok(response)) => {
+                timer.clear();
                 let mut response = response.map(|incoming| Streaming {
                     incoming,
                     timer,
@@ -222,6 +224,13 @@ impl Session {
                 Some(request) => {
                     let body = request.into_body().body;
                     Failure::Stale(body, failed(server, error.into_error()))
+                }
+                // The session died under a request that may be repeated.
+                None if bodiless
+                    && outgoing.parts.method.is_idempotent()
+                    && self.send.is_closed() =>
+                {
+                    Failure::Stale(RequestBody::default(), failed(server, error.into_error()))
                 }
                 None => Failure::Final(failed(server, error.into_error())),
             }),

@@ -38,12 +38,13 @@ enum Reading {
 
 impl Streaming {
     pub(super) fn new(
-        connection: Box<Connection>,
+        mut connection: Box<Connection>,
         framing: Framing,
         keep_alive: bool,
         sending: Option<Sending>,
         proxy: Proxy,
     ) -> Self {
+        connection.timer.clear();
         Self {
             connection: Some(connection),
             framing: match framing {

@@ -438,3 +438,16 @@ async fn a_server_that_fails_its_check_is_passed_over_until_it_is_well_again() {
         204
     );
 }
+
+#[tokio::test]
+async fn a_head_response_passes_hyper_with_its_length() {
+    let (address, _) = answering("HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n").await;
+    let gate = gate(upstream(&[address])).await;
+    let mut client = TcpStream::connect(gate).await.unwrap();
+    let asked = b"HEAD / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
+    client.write_all(asked).await.unwrap();
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.contains("content-length: 99\r\n"), "{answer}");
+    assert!(answer.ends_with("\r\n\r\n"), "{answer}");
+}

@@ -194,22 +194,29 @@ async fn a_silent_server_times_out() {
 async fn a_body_that_stops_times_out() {
     let (address, _) = raw(|_, mut stream| async move {
         head(&mut stream).await;
-        let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhal";
-        stream.write_all(answer).await.unwrap();
+        let start = b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n";
+        stream.write_all(start).await.unwrap();
+        for byte in [b"a", b"b", b"c"] {
+            tokio::time::sleep(Duration::from_secs(80)).await;
+            stream.write_all(byte).await.unwrap();
+        }
         std::future::pending::<()>().await;
     })
     .await;
-    let response = forward(&proxy(), &upstream(&[address]), get("/"))
-        .await
-        .unwrap();
+    let server = server(Scheme::Http, "127.0.0.1", address.port());
+    let mut service = service(vec![server]);
+    service.transport.body_timeout = Duration::from_secs(90);
+    let upstream = Arc::new(Upstream::build(&service, None).unwrap());
+    let clock = Clock::start();
+    let response = forward(&proxy(), &upstream, get("/")).await.unwrap();
     let error = response.into_body().collect().await.unwrap_err();
-    assert!(matches!(
-        error,
-        Error::Timeout {
-            phase: super::super::Phase::ResponseBody,
-            ..
-        }
-    ));
+    let phase = super::super::Phase::ResponseBody;
+    assert!(
+        matches!(error, Error::Timeout { phase: p, .. } if p == phase),
+        "{error:?}"
+    );
+    let waited = clock.uptime() / 1_000;
+    assert_eq!(waited, 3 * 80 + 90, "from the last byte on");
 }
 
 #[tokio::test(start_paused = true)]
