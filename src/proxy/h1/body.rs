@@ -3,7 +3,7 @@
 
 use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http_body::{Frame, SizeHint};
 
 use super::{
@@ -13,10 +13,9 @@ use super::{
 };
 use crate::proxy::{Error, Phase, Proxy, headers::clean_trailers};
 
-/// The room offered to one read: small at first, so that trickles stay cheap, and as much as a
-/// read fills, so that large bodies cost few system calls.
-const FIRST_READ: usize = 16 * 1024;
-const LARGEST_READ: usize = 128 * 1024;
+/// Smaller pieces are copied out, so that one that waits for a slow client does not hold a whole
+/// buffer.
+const COPIED: usize = 4 * 1024;
 
 /// Reads one body; the connection goes back to the pool with its last byte, or is closed.
 #[derive(Debug)]
@@ -25,7 +24,8 @@ pub(in crate::proxy) struct Streaming {
     framing: Reading,
     keep_alive: bool,
     sending: Option<Sending>,
-    room: usize,
+    /// The connection's own small buffer, while it reads into a borrowed large one.
+    lent: Option<BytesMut>,
     proxy: Proxy,
 }
 
@@ -54,7 +54,7 @@ impl Streaming {
             },
             keep_alive,
             sending,
-            room: FIRST_READ,
+            lent: None,
             proxy,
         }
     }
@@ -91,6 +91,11 @@ impl Streaming {
             match self.framing.decode(connection) {
                 Ok(Some(Decoded::Data(data))) => {
                     connection.timer.clear();
+                    let data = match data.len() > COPIED {
+                        true => data,
+                        false => Bytes::copy_from_slice(&data),
+                    };
+                    self.give_back();
                     if matches!(self.framing, Reading::Length(0)) {
                         self.finish();
                     }
@@ -102,7 +107,7 @@ impl Streaming {
                     let frame = (!trailers.is_empty()).then(|| Ok(Frame::trailers(trailers)));
                     return Poll::Ready(frame);
                 }
-                Ok(None) => {}
+                Ok(None) => self.give_back(),
                 Err(why) => return Poll::Ready(Some(Err(connection.bad_response(why)))),
             }
             if !ready!(self.poll_read(cx))? {
@@ -113,34 +118,54 @@ impl Streaming {
 
     /// Reads on; false is the orderly end of a body that lasts until the server closes.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, Error>> {
-        let room = match self.framing {
-            Reading::Length(left) => left.clamp(1024, LARGEST_READ as u64) as usize,
-            _ => self.room,
-        };
+        self.borrow();
         let Some(connection) = &mut self.connection else {
             return Poll::Ready(Ok(false));
         };
-        match connection.poll_fill(cx, room) {
-            Poll::Ready(Ok(0)) => match self.framing {
-                Reading::Close => Poll::Ready(Ok(false)),
-                _ => Poll::Ready(Err(connection.reset(None))),
-            },
-            Poll::Ready(Ok(read)) => {
-                if read >= room {
-                    self.room = (room * 2).min(LARGEST_READ);
-                }
-                Poll::Ready(Ok(true))
-            }
+        match connection.poll_fill(cx, 1) {
+            Poll::Ready(Ok(0)) => Poll::Ready(match self.framing {
+                Reading::Close => Ok(false),
+                _ => Err(connection.reset(None)),
+            }),
+            Poll::Ready(Ok(_)) => Poll::Ready(Ok(true)),
             Poll::Ready(Err(error)) => Poll::Ready(Err(connection.reset(Some(error)))),
             Poll::Pending => {
-                let clock = &self.proxy.0.clock;
-                if !connection.timer.is_set() {
-                    let limit = connection.server.transport.body_timeout;
-                    connection.timer.set(clock.now(), limit);
-                }
-                ready!(connection.timer.poll(cx, clock));
-                Poll::Ready(Err(connection.timed_out(Phase::ResponseBody)))
+                self.give_back();
+                self.poll_timeout(cx).map(Err)
             }
+        }
+    }
+
+    fn poll_timeout(&mut self, cx: &mut Context<'_>) -> Poll<Error> {
+        let (Some(connection), clock) = (&mut self.connection, &self.proxy.0.clock) else {
+            return Poll::Pending;
+        };
+        if !connection.timer.is_set() {
+            let limit = connection.server.transport.body_timeout;
+            connection.timer.set(clock.now(), limit);
+        }
+        ready!(connection.timer.poll(cx, clock));
+        Poll::Ready(connection.timed_out(Phase::ResponseBody))
+    }
+
+    /// Reads go into one of the worker's few large buffers, which stay warm in the cache and
+    /// take many bytes with one system call, for as long as there are bytes in it.
+    fn borrow(&mut self) {
+        if let (Some(connection), None) = (&mut self.connection, &self.lent)
+            && connection.read.is_empty()
+        {
+            let buffer = self.proxy.0.pool.buffer();
+            self.lent = Some(std::mem::replace(&mut connection.read, buffer));
+        }
+    }
+
+    fn give_back(&mut self) {
+        if let Some(connection) = &mut self.connection
+            && connection.read.is_empty()
+            && let Some(own) = self.lent.take()
+        {
+            let buffer = std::mem::replace(&mut connection.read, own);
+            self.proxy.0.pool.give_back(buffer);
         }
     }
 
@@ -167,6 +192,7 @@ impl Streaming {
 
     /// The body is whole: the connection may serve the next request if it is clean.
     fn finish(&mut self) {
+        self.give_back();
         if let Some(mut connection) = self.connection.take()
             && self.keep_alive
             && self.sending.is_none()

@@ -144,9 +144,6 @@ impl Connection {
     fn rest(&mut self) {
         self.reused = true;
         self.timer.clear();
-        if self.read.capacity() > 2 * HEAD_READ {
-            self.read = BytesMut::new();
-        }
     }
 
     fn reset(&self, source: Option<io::Error>) -> Error {
