@@ -37,18 +37,28 @@ fn configurations(text: &str) -> Vec<(usize, String)> {
     found
 }
 
+fn has(block: &str, key: &str) -> bool {
+    block.contains(&format!("\n{key}:"))
+}
+
+/// Warnings but those of what is not built yet.
+fn odd(config: &Config) -> Vec<String> {
+    let warnings = config.warnings.iter().map(|warning| warning.message());
+    let odd = warnings.filter(|warning| !warning.contains("not built yet"));
+    odd.map(str::to_owned).collect()
+}
+
 /// A block that shows one part only gets a listener, without which there is nothing to run.
 fn whole(block: &str) -> String {
-    let listens = ["entryPoints:", "forwardAuth:"];
     let mut block = block.to_owned();
-    if !listens
-        .iter()
-        .any(|key| block.contains(&format!("\n{key}")))
-    {
+    if !has(&block, "entryPoints") && !has(&block, "forwardAuth") {
         block += "entryPoints: { shown: { address: \"127.0.0.1:0\" } }\n";
     }
-    if !block.contains("\nroutes:") && block.contains("\nentryPoints:") {
-        block += "routes: [{ service: whoami@internal }]\n";
+    if !has(&block, "routes") && has(&block, "entryPoints") {
+        block += "routes: [{ service: whoami@internal, jails: [web] }]\n";
+    }
+    if !has(&block, "jails") {
+        block += "jails: { web: { rules: { statuscode: 401 } } }\n";
     }
     block
 }
@@ -78,10 +88,8 @@ fn every_configuration_shown_compiles() {
             let place = format!("{}:{line}", document.display());
             match Config::load(&file) {
                 Err(problems) => broken.push(format!("{place}\n{problems:#}")),
-                Ok(config) if !config.warnings.is_empty() => {
-                    broken.push(format!("{place}\n{:?}", config.warnings));
-                }
-                Ok(_) => {}
+                Ok(config) if odd(&config).is_empty() => {}
+                Ok(config) => broken.push(format!("{place}\n{:?}", odd(&config))),
             }
         }
     }
@@ -94,6 +102,6 @@ fn the_files_of_demo_and_compose_compile() {
     for file in ["demo/jailgate.yaml", "compose/jailgate/jailgate.yaml"] {
         let config = Config::load(Path::new(&root().join(file)));
         let config = config.unwrap_or_else(|problems| panic!("{problems:#}"));
-        assert!(config.warnings.is_empty(), "{file}: {:?}", config.warnings);
+        assert_eq!(odd(&config), [""; 0], "{file}");
     }
 }
