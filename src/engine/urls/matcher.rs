@@ -62,8 +62,9 @@ const NFA_LIMIT: usize = 32 << 20;
 /// this is also what they can make it grow to.
 const CACHE: usize = 8 << 20;
 
-/// States of the literal automaton are cheap up to here; beyond, the compact form is used.
-const DENSE_LITERALS: usize = 5_000;
+/// Up to here the literal automaton may be a table, which is faster while it fits the processor's
+/// cache; beyond, the compact form is, being a twentieth of the size.
+const DENSE_LITERALS: usize = 300;
 
 impl Matcher {
     /// The error's text is a regex engine's; callers know which rules they gave.
