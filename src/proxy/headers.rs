@@ -21,14 +21,31 @@ pub(super) struct Outgoing<'a> {
     pub(super) trailers: bool,
 }
 
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+
+/// What a believed peer said, noted in passing: looking each name up costs more than the rest.
+#[derive(Default)]
+struct Believed<'a> {
+    /// The first `X-Forwarded-For` line, and how many there are.
+    chain: Option<&'a [u8]>,
+    chains: usize,
+    real_ip: Option<&'a [u8]>,
+    proto: Option<&'a [u8]>,
+    host: Option<&'a [u8]>,
+    port: Option<&'a [u8]>,
+}
+
 impl Outgoing<'_> {
     /// Emits every line but `Host`, the framing and `Expect`.
     pub(super) fn each(&self, emit: &mut impl FnMut(&str, &[u8])) {
         let headers = &self.parts.headers;
         let listed = Listed::of(headers);
-        let mut cookie = false;
+        let (mut cookie, mut believed) = (false, Believed::default());
         for (name, value) in headers {
             let text = name.as_str();
+            if self.forwarded.trusted {
+                believed.note(text, value);
+            }
             if is_hop_by_hop(text)
                 || matches!(text, "host" | "content-length" | "expect")
                 || self.is_ours(text)
@@ -58,7 +75,7 @@ impl Outgoing<'_> {
             }
             emit("te", b"trailers");
         }
-        self.each_forwarded(emit);
+        self.each_forwarded(&believed, emit);
     }
 
     /// Lines written anew below, or dropped: any `X-Forwarded-*` from a peer that is not
@@ -82,26 +99,14 @@ impl Outgoing<'_> {
         }
     }
 
-    fn each_forwarded(&self, emit: &mut impl FnMut(&str, &[u8])) {
-        let Forwarded {
-            peer,
-            trusted,
-            https,
-        } = self.forwarded;
+    fn each_forwarded(&self, believed: &Believed<'_>, emit: &mut impl FnMut(&str, &[u8])) {
+        let Forwarded { peer, https, .. } = self.forwarded;
         let peer = peer.as_deref().map(str::as_bytes);
-        let believed = |name: &str| -> Option<&[u8]> {
-            let value = trusted.then(|| self.parts.headers.get(name)).flatten()?;
-            (!value.is_empty()).then(|| value.as_bytes())
-        };
-        match (peer, *trusted) {
-            (Some(peer), false) => emit("x-forwarded-for", peer),
-            (peer, true) => self.append_forwarded_for(peer, emit),
-            (None, false) => {}
-        }
-        if let Some(address) = believed("x-real-ip").or(peer) {
+        self.append_forwarded_for(believed, peer, emit);
+        if let Some(address) = believed.real_ip.or(peer) {
             emit("x-real-ip", address);
         }
-        let proto = believed("x-forwarded-proto").unwrap_or(match (self.upgrade, *https) {
+        let proto = believed.proto.unwrap_or(match (self.upgrade, *https) {
             (true, true) => b"wss",
             (true, false) => b"ws",
             (false, true) => b"https",
@@ -110,9 +115,10 @@ impl Outgoing<'_> {
         emit("x-forwarded-proto", proto);
         emit(
             "x-forwarded-host",
-            believed("x-forwarded-host").unwrap_or(self.client_host),
+            believed.host.unwrap_or(self.client_host),
         );
-        let port = believed("x-forwarded-port")
+        let port = believed
+            .port
             .or_else(|| port_of(self.client_host))
             .unwrap_or(match proto {
                 b"https" | b"wss" => b"443",
@@ -124,10 +130,24 @@ impl Outgoing<'_> {
         }
     }
 
-    fn append_forwarded_for(&self, peer: Option<&[u8]>, emit: &mut impl FnMut(&str, &[u8])) {
-        let mut chain = Vec::new();
-        let lines = self.parts.headers.get_all("x-forwarded-for");
-        for part in lines.iter().map(HeaderValue::as_bytes).chain(peer) {
+    fn append_forwarded_for(
+        &self,
+        believed: &Believed<'_>,
+        peer: Option<&[u8]>,
+        emit: &mut impl FnMut(&str, &[u8]),
+    ) {
+        let several = match believed.chains {
+            2.. => Some(self.parts.headers.get_all(X_FORWARDED_FOR)),
+            _ => None,
+        };
+        let several = several.iter().flatten().map(HeaderValue::as_bytes);
+        let mut chain = Vec::with_capacity(128);
+        for part in believed
+            .chain
+            .into_iter()
+            .chain(several.skip(1))
+            .chain(peer)
+        {
             if !part.is_empty() {
                 if !chain.is_empty() {
                     chain.extend_from_slice(b", ");
@@ -137,6 +157,27 @@ impl Outgoing<'_> {
         }
         if !chain.is_empty() {
             emit("x-forwarded-for", &chain);
+        }
+    }
+}
+
+impl<'a> Believed<'a> {
+    /// The first line of a name counts, and an empty one says nothing.
+    fn note(&mut self, name: &str, value: &'a HeaderValue) {
+        let kept = match name {
+            "x-forwarded-for" => {
+                self.chains += 1;
+                self.chain.get_or_insert(value.as_bytes());
+                return;
+            }
+            "x-real-ip" => &mut self.real_ip,
+            "x-forwarded-proto" => &mut self.proto,
+            "x-forwarded-host" => &mut self.host,
+            "x-forwarded-port" => &mut self.port,
+            _ => return,
+        };
+        if kept.is_none() && !value.is_empty() {
+            *kept = Some(value.as_bytes());
         }
     }
 }
