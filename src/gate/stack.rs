@@ -74,10 +74,9 @@ async fn serve(worker: Arc<Worker>, exchange: Exchange) -> Result<Response<Body>
     if let Some(record) = &exchange.record {
         record.judge(|judged| judged.service = Some(upstream.name().clone()));
     }
-    let began = exchange.timed().then(|| worker.clock.elapsed());
     let link = exchange.link;
     let request = Request::from_parts(exchange.head, exchange.body);
-    let answer = worker
+    worker
         .proxy
         .forward(
             upstream,
@@ -85,12 +84,7 @@ async fn serve(worker: Arc<Worker>, exchange: Exchange) -> Result<Response<Body>
             link.forwarded(exchange.trusted),
             link.informational(),
         )
-        .await;
-    if let Some(began) = began {
-        let took = worker.clock.seconds_since(began);
-        site.metrics.upstream_seconds.observe(took);
-    }
-    answer
+        .await
         .map(|response| response.map(Body::from))
         .map_err(|error| Refusal::Upstream(Box::new(error)))
 }

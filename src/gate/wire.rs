@@ -17,6 +17,10 @@ use super::{
     scan::{Phase, Scan},
 };
 
+/// A small answer's head and body go out as one piece: `send` is a little cheaper than `writev` and
+/// the copy is short (with the lines noted in passing, 1 % of a proxied request).
+const GATHERED: usize = 2048;
+
 /// A socket (or TLS stream) with a scanner and a [`Link`].
 #[derive(Debug)]
 pub struct Wire<T> {
@@ -214,7 +218,18 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Wire<T> {
     ) -> Poll<io::Result<usize>> {
         let this = &mut *self;
         ready!(this.before_write(cx))?;
-        let result = Pin::new(&mut this.io).poll_write_vectored(cx, slices);
+        let length: usize = slices.iter().map(|slice| slice.len()).sum();
+        let result = if length <= GATHERED {
+            let mut gathered = [0; GATHERED];
+            let mut end = 0;
+            for slice in slices {
+                gathered[end..end + slice.len()].copy_from_slice(slice);
+                end += slice.len();
+            }
+            Pin::new(&mut this.io).poll_write(cx, &gathered[..end])
+        } else {
+            Pin::new(&mut this.io).poll_write_vectored(cx, slices)
+        };
         this.after_write(cx, result)
     }
 
