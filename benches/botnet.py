@@ -43,7 +43,7 @@ class Live:
         conf = directory / "live.yaml"
         conf.write_text(LIVE.format(port=port, origin=origin.port, maxretry=watchers.MAXRETRY,
                                     admin=process.free_port(), state=directory / "live.db"))
-        self.child = process.Child("jailgate-live", [jailgate.programs()[0], "run", "-c", str(conf)], directory)
+        self.child = process.Child("jailgate-live", [jailgate.product(), "run", "-c", str(conf)], directory)
         self.port = port
         process.wait_for_port(port, self.child)
 
@@ -174,7 +174,7 @@ def main():
     args = args.parse_args()
     process.need(nginx="nginx-light", openssl="openssl", fail2ban_server="fail2ban")
     process.raise_open_files()
-    jailgate.programs()
+    jailgate.product()
     flood = process.cargo_build("--bench", "flood")["flood"]
     directory = process.scratch("botnet")
     classes = watchers.available(args.watchers.split(","))

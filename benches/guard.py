@@ -70,7 +70,7 @@ def proxied(directory, program):
         conf.write_text(jailgate.EVERYTHING.format(
             port=port, upstream=origin.getsockname()[1], auth=process.free_port(), admin=process.free_port(),
             rules=jailgate.url_rules(), tls="", auth_tls=""))
-        child = process.Child("guarded", callgrind(profile, [program, "run", "-c", conf]), directory)
+        child = process.Child("guarded", callgrind(profile, [program, conf, 10_000]), directory)
         process.wait_for_port(port, child, 90)
         ask(port, requests)
         if child.stop(60) != 0:
@@ -120,10 +120,10 @@ def main():
     args.add_argument("--accept", action="store_true", help="keep what is measured now as the new numbers")
     args = args.parse_args()
     process.need(valgrind="valgrind")
-    built = process.cargo_build("--bin", "jailgate", "--bench", "guard")
+    built = process.cargo_build("--bench", "everything", "--bench", "guard")
     directory = process.scratch("guard")
     measured = {what: engine(directory, built["guard"], what) for what in ("check", "observe")}
-    measured["proxied"] = proxied(directory, built["jailgate"])
+    measured["proxied"] = proxied(directory, built["everything"])
     if args.accept:
         KEPT.write_text("# Instructions per call inside jailgate's executable, by `make guard`; tolerance 3 %.\n"
                         "# Rewritten by `make guard-accept`, in the commit that explains the change.\n"

@@ -45,6 +45,8 @@ def proxies(directory, upstream, tls=False, big=False):
     """Everybody who proxies; `big` adds the rows tuned for large bodies."""
     tag = "-tls" if tls else ""
     found = {"nginx": servers.nginx_proxy(directory, f"nginx{tag}", upstream, tls)}
+    if not tls:
+        found["nginx one listener"] = servers.nginx_proxy(directory, "nginx-shared", upstream, reuseport=False)
     if big:
         found["nginx tuned 16×64k"] = servers.nginx_proxy(directory, f"nginx-tuned{tag}", upstream, tls, servers.TUNED)
     found["haproxy"] = servers.haproxy(directory, f"haproxy{tag}", upstream, tls)
@@ -135,7 +137,8 @@ def main():
     rounds, seconds = args.rounds or (3 if args.quick else 5), args.seconds or (2 if args.quick else 3)
     process.need(nginx="nginx-light", haproxy="haproxy", caddy="caddy", wrk="wrk", h2load="nghttp2-client", openssl="openssl")
     process.raise_open_files()
-    jailgate.programs()
+    process.prefer()
+    jailgate.preloaded()
     directory, done = process.scratch("peers"), {}
     out, before = set(filter(None, args.without.split(","))), os.getloadavg()[0]
     for group in groups(directory, args.quick):

@@ -52,7 +52,7 @@ def main():
     process.raise_open_files()
     directory = process.scratch("soak")
     upstream = servers.origin(directory).port
-    program = jailgate.programs()[0]
+    program = jailgate.product()
     server, _ = jailgate.everything(directory, "soak", upstream, decisions=100_000)
     time.sleep(2)
     began, fds_before, samples, number, requests = time.time(), server.child.fds(), [], 0, 0

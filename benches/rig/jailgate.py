@@ -1,7 +1,8 @@
 """jailgate as a contender: its configurations, bare and with everything on, and how it is started.
 
 Everything on is the product's own `App` with a million outside decisions taken in through
-`Engine::apply` (`benches/everything.rs`); bare is the plain binary with a route and no jail.
+`Engine::apply` (`benches/rig/everything.rs`); bare is the same program with a route, no jail and no
+decision.
 """
 import random
 import re
@@ -65,10 +66,15 @@ log: {{ level: warn }}
 
 
 @cache
-def programs():
-    """Builds once: (the product, the bench that adds a million decisions)."""
-    built = cargo_build("--bin", "jailgate", "--bench", "everything")
-    return built["jailgate"], built["everything"]
+def product():
+    """`jailgate`, built in the release profile."""
+    return cargo_build("--bin", "jailgate")["jailgate"]
+
+
+@cache
+def preloaded():
+    """The product's `App` behind an argument: how many decisions to take in first."""
+    return cargo_build("--bench", "everything")["everything"]
 
 
 def url_rules(count=100):
@@ -106,7 +112,7 @@ def bare(directory, name, upstream, tls=False, many=False):
     port, conf = free_port(), directory / f"{name}.yaml"
     limits = MANY if many else ""
     conf.write_text(BARE.format(port=port, upstream=upstream, admin=free_port(), tls=tls_block(directory, tls), limits=limits))
-    child = Child(name, [programs()[0], "run", "-c", str(conf)], directory)
+    child = Child(name, [preloaded(), str(conf), "0"], directory)
     wait_for_port(port, child)
     return Server(child, port)
 
@@ -117,6 +123,6 @@ def everything(directory, name, upstream, tls=False, decisions=DECISIONS):
     port, auth, conf = free_port(), free_port(), directory / f"{name}.yaml"
     conf.write_text(EVERYTHING.format(port=port, upstream=upstream, auth=auth, admin=free_port(), rules=url_rules(),
                                       tls=tls_block(directory, tls), auth_tls=tls_block(directory, tls, 2)))
-    child = Child(name, [programs()[1], str(conf), str(decisions)], directory)
+    child = Child(name, [preloaded(), str(conf), str(decisions)], directory)
     wait_for_port(port, child)
     return Server(child, port), Server(child, auth)

@@ -14,7 +14,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from rig.jailgate import programs
+from rig.jailgate import product
 from rig.process import Child, free_port, wait_for_port
 
 MAXRETRY = 5
@@ -167,12 +167,12 @@ state: {{ path: "jailgate.db" }}
 log: {{ level: warn }}
 """)
         self.conf = conf
-        self.child = Child("jailgate-follower", [programs()[0], "run", "-c", str(conf)], directory)
+        self.child = Child("jailgate-follower", [product(), "run", "-c", str(conf)], directory)
         wait_for_port(self.admin, self.child)
         time.sleep(1)
 
     def bans(self):
-        run = subprocess.run([programs()[0], "bans", "--json", "-c", str(self.conf)], stdout=subprocess.PIPE, text=True)
+        run = subprocess.run([product(), "bans", "--json", "-c", str(self.conf)], stdout=subprocess.PIPE, text=True)
         listed = json.loads(run.stdout) if run.returncode == 0 else []
         return {ipaddress.ip_network(ban["client"]).network_address.compressed: _since(ban["since"]) for ban in listed}
 
