@@ -76,7 +76,7 @@ impl Engine {
             let mut changed = Vec::new();
             for ban in add.by_ref().take(CHUNK) {
                 let place = place(&ban);
-                if !stands(&slots, &place, &ban) {
+                if !stands(&slots, &place, &ban, now) {
                     self.impose(&mut slots, place, terms_of(ban), now, &mut changed);
                 }
             }
@@ -147,7 +147,7 @@ impl Engine {
         self.counters.sweep(now, |jail| {
             policy
                 .any(jail)
-                .map_or(Millis::MAX, |jail| millis(jail.spec.findtime))
+                .map_or(0, |jail| millis(jail.spec.findtime))
         });
         while self.expire(now, ticks) {}
         if now / 60_000 != before / 60_000 {
@@ -317,7 +317,8 @@ impl Engine {
         let mut changed = Vec::with_capacity(ids.len());
         for id in ids {
             changed.push(slots.slot(*id).key());
-            lifted.push(self.ledger.read(slots, slots.slot(*id)));
+            let slot = slots.slot(*id);
+            lifted.extend((!slot.silent).then(|| self.ledger.read(slots, slot)));
             slots.lift(*id, how);
         }
         self.mirror(slots, &changed, ticks);
@@ -378,12 +379,13 @@ pub(super) fn longest(
 }
 
 /// Whether this very decision is enforced already.
-fn stands(slots: &Slots, place: &Place, ban: &Ban) -> bool {
+fn stands(slots: &Slots, place: &Place, ban: &Ban, now: Millis) -> bool {
     slots
         .find(place)
         .map(|id| slots.slot(id))
         .is_some_and(|slot| {
-            slot.until().abs_diff(ban.until) <= SAME_END && *slot.cause() == ban.cause
+            let same = slot.until().abs_diff(ban.until) <= SAME_END && *slot.cause() == ban.cause;
+            same && slot.until() > now
         })
 }
 

@@ -19,7 +19,8 @@ mod history;
 mod policy;
 mod slots;
 mod state;
-mod table;
+#[doc(hidden)]
+pub mod table;
 #[cfg(test)]
 mod tests;
 mod window;

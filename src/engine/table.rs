@@ -33,7 +33,7 @@ pub(super) type V6 = [u32; 4];
 
 /// Builds hashers that an attacker who does not know the seed cannot aim at.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Keyed(pub(super) u64);
+pub struct Keyed(pub u64);
 
 /// Turns milliseconds into the ticks that tables hold.
 #[derive(Clone, Copy, Debug)]
@@ -43,7 +43,7 @@ pub(super) struct Ticks {
 
 /// The end of a ban as an entry holds it: 31 bits of ticks, and whether it came from outside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct End(u32);
+pub struct End(u32);
 
 /// What a table says of one client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,7 +58,7 @@ pub(super) enum Standing {
 
 /// Single clients of one family.
 #[derive(Debug)]
-pub(super) struct Expiries<K> {
+pub struct Expiries<K> {
     shards: Box<[CachePadded<Shard<K>>]>,
     len: AtomicUsize,
     hash: Keyed,
@@ -89,6 +89,18 @@ impl BuildHasher for Keyed {
     #[inline]
     fn build_hasher(&self) -> Self::Hasher {
         FixedState::with_seed(self.0).build_hasher()
+    }
+}
+
+impl End {
+    /// An end from what [`End::raw`] gave.
+    pub fn from_raw(raw: u32) -> Self {
+        Self(raw)
+    }
+
+    /// Ticks, and in the lowest bit whether it came from outside.
+    pub fn raw(self) -> u32 {
+        self.0
     }
 }
 
@@ -123,7 +135,7 @@ impl Ticks {
 
 impl<K: Copy + Eq + Hash> Expiries<K> {
     /// An empty table; nothing but the shards themselves is allocated.
-    pub(super) fn new(hash: Keyed) -> Self {
+    pub fn new(hash: Keyed) -> Self {
         Self {
             shards: (0..SHARDS).map(|_| CachePadded::default()).collect(),
             len: AtomicUsize::new(0),
@@ -136,8 +148,9 @@ impl<K: Copy + Eq + Hash> Expiries<K> {
         &self.shards[shard_of(hash)]
     }
 
+    /// When the ban of a client ends, as far as it has one.
     #[inline]
-    pub(super) fn get(&self, key: K) -> Option<End> {
+    pub fn get(&self, key: K) -> Option<End> {
         if self.len.load(Ordering::Relaxed) == 0 {
             return None;
         }
@@ -148,7 +161,8 @@ impl<K: Copy + Eq + Hash> Expiries<K> {
             .map(|entry| entry.1)
     }
 
-    pub(super) fn set(&self, key: K, end: Option<End>) {
+    /// Sets or clears (`None`) the end of a client's ban.
+    pub fn set(&self, key: K, end: Option<End>) {
         let hash = self.hash.hash_one(key);
         let mut shard = self.shard(hash).write();
         let entry = shard.entry(
@@ -181,7 +195,8 @@ impl<K: Copy + Eq + Hash> Expiries<K> {
         }
     }
 
-    pub(super) fn bytes(&self) -> usize {
+    /// Heap bytes of all shards.
+    pub fn bytes(&self) -> usize {
         self.shards
             .iter()
             .map(|shard| shard.read().allocation_size())
