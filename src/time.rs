@@ -8,7 +8,7 @@
     reason = "this is the file that reads the clock"
 )]
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::time::Instant;
 
@@ -34,6 +34,16 @@ impl Clock {
     /// Now, in Unix milliseconds. About 30 ns.
     pub fn now(&self) -> Millis {
         self.wall_at_start + self.started.elapsed().as_millis() as Millis
+    }
+
+    /// Seconds since `earlier`, an [`elapsed`](Self::elapsed), for histograms.
+    pub fn seconds_since(&self, earlier: Duration) -> f64 {
+        self.elapsed().saturating_sub(earlier).as_secs_f64()
+    }
+
+    /// Time since the start of this process, as exact as the machine has it.
+    pub fn elapsed(&self) -> Duration {
+        self.started.elapsed()
     }
 
     /// How long this process has run, in milliseconds.

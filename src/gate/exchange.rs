@@ -58,7 +58,16 @@ pub struct Asked {
     pub target: Option<PathAndQuery>,
 }
 
+/// One request in so many is timed for the histograms, and the first on every connection.
+const TIMED: u32 = 16;
+
 impl Exchange {
+    /// Whether this one is timed: reading the clock and moving a shared histogram for each would
+    /// cost more than the decision.
+    pub fn timed(&self) -> bool {
+        self.number.is_multiple_of(TIMED)
+    }
+
     /// `Host` as sent, empty when there is none.
     pub fn host(&self) -> &[u8] {
         host_name(self.head.headers.get(header::HOST))

@@ -74,9 +74,10 @@ async fn serve(worker: Arc<Worker>, exchange: Exchange) -> Result<Response<Body>
     if let Some(record) = &exchange.record {
         record.judge(|judged| judged.service = Some(upstream.name().clone()));
     }
+    let began = exchange.timed().then(|| worker.clock.elapsed());
     let link = exchange.link;
     let request = Request::from_parts(exchange.head, exchange.body);
-    worker
+    let answer = worker
         .proxy
         .forward(
             upstream,
@@ -84,7 +85,12 @@ async fn serve(worker: Arc<Worker>, exchange: Exchange) -> Result<Response<Body>
             link.forwarded(exchange.trusted),
             link.informational(),
         )
-        .await
+        .await;
+    if let Some(began) = began {
+        let took = worker.clock.seconds_since(began);
+        site.metrics.upstream_seconds.observe(took);
+    }
+    answer
         .map(|response| response.map(Body::from))
         .map_err(|error| Refusal::Upstream(Box::new(error)))
 }

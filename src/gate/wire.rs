@@ -18,7 +18,7 @@ use super::{
 };
 
 /// A small answer's head and body go out as one piece: `send` is a little cheaper than `writev` and
-/// the copy is short (with the lines noted in passing, 1 % of a proxied request).
+/// the copy is short.
 const GATHERED: usize = 2048;
 
 /// A socket (or TLS stream) with a scanner and a [`Link`].

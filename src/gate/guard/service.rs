@@ -90,7 +90,13 @@ where
     }
 
     fn call(&mut self, mut exchange: Exchange) -> Self::Future {
-        match judge(&mut exchange) {
+        let began = exchange.timed().then(|| self.clock.elapsed());
+        let judged = judge(&mut exchange);
+        if let Some(began) = began {
+            let took = self.clock.seconds_since(began);
+            exchange.site.metrics.decision_seconds.observe(took);
+        }
+        match judged {
             Err(refusal) => Guarding::refused(refusal),
             Ok(clients) => {
                 let watched = (!matches!(clients, Clients::None)).then(|| Watched {

@@ -1,6 +1,11 @@
 //! forwardAuth as Traefik, Caddy and nginx ask.
 
-use super::support::{Running, status};
+use std::sync::Arc;
+
+use super::{
+    protocols::{get, h2},
+    support::{Running, status},
+};
 
 const YAML: &str = "forwardAuth: {address: '127.0.0.1:0', trustedIPs: [127.0.0.1]}\n\
      jails:\n  \
@@ -93,5 +98,88 @@ async fn a_question_is_not_an_answer_to_count() {
     for _ in 0..5 {
         let response = proxy.ask(ask("/forward-auth/web", "192.0.2.9", "/")).await;
         assert_eq!(status(&response), 200);
+    }
+}
+
+/// Takes any certificate, as Traefik's `insecureSkipVerify` does.
+#[derive(Debug)]
+struct AnyCertificate(Arc<rustls::crypto::CryptoProvider>);
+
+impl rustls::client::danger::ServerCertVerifier for AnyCertificate {
+    fn verify_server_cert(
+        &self,
+        _: &rustls::pki_types::CertificateDer<'_>,
+        _: &[rustls::pki_types::CertificateDer<'_>],
+        _: &rustls::pki_types::ServerName<'_>,
+        _: &[u8],
+        _: rustls::pki_types::UnixTime,
+    ) -> Result<rustls::client::danger::ServerCertVerified, rustls::Error> {
+        Ok(rustls::client::danger::ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &rustls::pki_types::CertificateDer<'_>,
+        dss: &rustls::DigitallySignedStruct,
+    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls12_signature(
+            message,
+            cert,
+            dss,
+            &self.0.signature_verification_algorithms,
+        )
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &rustls::pki_types::CertificateDer<'_>,
+        dss: &rustls::DigitallySignedStruct,
+    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls13_signature(
+            message,
+            cert,
+            dss,
+            &self.0.signature_verification_algorithms,
+        )
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[tokio::test]
+async fn one_line_makes_it_https_with_http2() {
+    let gate = Running::start(&YAML.replace("trustedIPs:", "tls: {selfSigned: true}, trustedIPs:"));
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = rustls::ClientConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+    let stream = tokio::net::TcpStream::connect(gate.address())
+        .await
+        .unwrap();
+    let stream = connector
+        .connect("jailgate".try_into().unwrap(), stream)
+        .await
+        .unwrap();
+    let mut sender = h2(stream).await;
+    let headers = [
+        ("x-forwarded-method", "GET"),
+        ("x-forwarded-proto", "https"),
+        ("x-forwarded-host", "app"),
+        ("x-forwarded-uri", "/"),
+    ];
+    for (client, expected) in [("192.0.2.9", 200), ("192.0.2.1", 429)] {
+        let mut headers = headers.to_vec();
+        headers.push(("x-forwarded-for", client));
+        let (code, body) = get(&mut sender, "https://jailgate/forward-auth/web", &headers).await;
+        assert_eq!((code, body.as_str()), (expected, ""));
     }
 }

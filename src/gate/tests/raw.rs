@@ -66,15 +66,12 @@ async fn fifty_failures_at_once_show_three() {
         "{rules: {maxretry: 4, statuscode: '401'}}",
     ));
     let address = gate.address();
-    let mut asking = tokio::task::JoinSet::new();
-    for _ in 0..50 {
-        asking.spawn(async move {
-            let mut client = Client::connect(address).await;
-            let ask = "GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 192.0.2.7\r\n\r\n";
-            status(&client.ask(ask).await)
-        });
-    }
-    let seen = asking.join_all().await;
+    let asking = (0..50).map(|_| async {
+        let mut client = Client::connect(address).await;
+        let ask = "GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 192.0.2.7\r\n\r\n";
+        status(&client.ask(ask).await)
+    });
+    let seen = futures_util::future::join_all(asking).await;
     let failures = seen.iter().filter(|status| **status == 401).count();
     assert_eq!((failures, seen.len()), (3, 50));
 }
@@ -143,4 +140,58 @@ async fn early_hints_come_before_the_answer() {
         all.starts_with("HTTP/1.1 103 Early Hints\r\nlink: </a.css>\r\n\r\nHTTP/1.1 200"),
         "{all}"
     );
+}
+
+#[tokio::test]
+async fn the_access_log_has_one_line_a_request_denied_or_not() {
+    let dir = tempfile::tempdir().unwrap();
+    for format in ["text", "json"] {
+        let path = dir.path().join(format);
+        let service = Service::start(|_| empty(404)).await;
+        let yaml = proxying(&service, "{rules: {maxretry: 2, statuscode: '404'}}");
+        let log = format!("log: {{format: {format}, access: '{}'}}\n", path.display());
+        let gate = Running::start(&format!("{yaml}{log}"));
+        let mut client = gate.client().await;
+        let ask = "GET /a\"b HTTP/1.1\r\nHost: a\r\nUser-Agent: x\"\r\nCookie: secret\r\nX-Forwarded-For: 192.0.2.7\r\n\r\n";
+        client.ask(ask).await;
+        client.ask(ask).await;
+        let read = || std::fs::read_to_string(&path).unwrap_or_default();
+        let two = async {
+            while read().lines().count() < 2 {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(std::time::Duration::from_secs(5), two)
+            .await
+            .unwrap();
+        let log = read();
+        let (passed, denied) = log.split_once('\n').unwrap();
+        assert!(!log.contains("secret"), "{log}");
+        if format == "json" {
+            let passed: serde_json::Value = serde_json::from_str(passed).unwrap();
+            let denied: serde_json::Value = serde_json::from_str(denied).unwrap();
+            assert_eq!(
+                (&passed["client"], &passed["status"]),
+                (&"192.0.2.7".into(), &404.into())
+            );
+            assert_eq!(
+                (&denied["jail"], &denied["reason"]),
+                (&"web".into(), &"banned".into())
+            );
+            assert_eq!(
+                (&denied["path"], &denied["user_agent"]),
+                (&"/a\"b".into(), &"x\"".into())
+            );
+        } else {
+            assert!(
+                passed.starts_with("192.0.2.7 - - [")
+                    && passed.contains("\"GET /a\\x22b HTTP/1.1\" 404 0"),
+                "{passed}"
+            );
+            assert!(
+                denied.trim_end().ends_with("app web:banned") && denied.contains("\" 403 0"),
+                "{denied}"
+            );
+        }
+    }
 }
