@@ -24,7 +24,7 @@ use super::{
     intake::Intake,
 };
 use crate::time::{Clock, Millis};
-use reader::Line;
+pub use reader::Line;
 pub use scan::Follower;
 
 /// One log to follow.
