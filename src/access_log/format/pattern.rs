@@ -4,7 +4,7 @@
 //! The pattern must match a line from end to end: one that floats would find an address inside a
 //! path that an attacker chose (Fail2Ban's CVE-2013-2178 and its kin).
 
-use regex::bytes::Regex;
+use regex::bytes::{Regex, RegexBuilder};
 
 use super::{Chain, Event, Mark, Text, Unparsed, origin_form, status, time, without_port};
 
@@ -18,7 +18,11 @@ pub struct Pattern {
 impl Pattern {
     /// Compiles and anchors it.
     pub fn compile(text: &str) -> Result<Self, regex::Error> {
-        let regex = Regex::new(&format!(r"\A(?:{text})\z"))?;
+        let whole = format!(r"\A(?:{text})\z");
+        // Without Unicode `.` also takes bytes that are no UTF-8, which a client may well send;
+        // a pattern that asks for Unicode classes keeps it.
+        let bytewise = RegexBuilder::new(&whole).unicode(false).build();
+        let regex = bytewise.or_else(|_| Regex::new(&whole))?;
         let timed = regex.capture_names().flatten().any(|name| name == "time");
         Ok(Self { regex, timed })
     }

@@ -187,6 +187,8 @@ fn a_pattern_matches_whole_lines_and_names_its_groups() {
     ! bad `time`
     ! bad `status`
     "#);
+    let raw = b"2026-11-21T21:20:22Z 203.0.113.9 GET app/\xff\xfe 401";
+    assert_eq!(format.parse(raw).map(|event| event.status), Ok(401));
     assert!(Format::compile(&LogLineFormat::Regex("(".into())).is_err());
     let untimed = Format::compile(&LogLineFormat::Regex(r"(?P<ip>\S+) (?P<status>\d+)".into()));
     assert_eq!(
