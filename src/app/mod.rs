@@ -256,7 +256,14 @@ impl App {
                 watch.follow(self.config.watched.clone());
                 tracing::info!("configuration reloaded");
             }
-            Err(error) => tracing::error!(%error, "configuration not reloaded, the old one stays"),
+            Err(error) => {
+                if let Error::Config(problems) = &error {
+                    // A file that only the new configuration names may be what is missing.
+                    let old = self.config.watched.iter().chain(problems.watched());
+                    watch.follow(old.cloned().collect());
+                }
+                tracing::error!(%error, "configuration not reloaded, the old one stays");
+            }
         }
     }
 

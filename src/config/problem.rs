@@ -1,7 +1,11 @@
 //! What is wrong with a configuration, and where: every problem carries its place and the line
 //! it stands on. Nothing here decides what a problem is.
 
-use std::{fmt, path::Path, sync::LazyLock};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    sync::LazyLock,
+};
 
 use regex::{Captures, Regex};
 
@@ -35,7 +39,10 @@ pub struct Problem {
 
 /// Everything wrong with a configuration at once. Displays one block per problem.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Problems(Vec<Problem>);
+pub struct Problems {
+    found: Vec<Problem>,
+    watched: Vec<PathBuf>,
+}
 
 impl Problem {
     /// A problem at `at` in `file`, whose line there reads `line`.
@@ -71,34 +78,51 @@ impl Problems {
             (a.file != first_file, &a.file, a.at).cmp(&(b.file != first_file, &b.file, b.at))
         });
         problems.dedup();
-        Self(problems)
+        Self {
+            found: problems,
+            watched: Vec::new(),
+        }
     }
 
     /// The problems, in file order.
     pub fn iter(&self) -> impl Iterator<Item = &Problem> {
-        self.0.iter()
+        self.found.iter()
+    }
+
+    /// The same, with the files that were looked at: a change to one may be the remedy.
+    pub fn with_watched(mut self, watched: Vec<PathBuf>) -> Self {
+        self.watched = watched;
+        self
+    }
+
+    /// Every file that, when it changes, makes another attempt worth while.
+    pub fn watched(&self) -> &[PathBuf] {
+        &self.watched
     }
 
     /// How many.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.found.len()
     }
 
     /// Never true for an error that was returned.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.found.is_empty()
     }
 }
 
 impl From<Problem> for Problems {
     fn from(problem: Problem) -> Self {
-        Self(vec![problem])
+        Self {
+            found: vec![problem],
+            watched: Vec::new(),
+        }
     }
 }
 
 impl From<Problems> for Vec<Problem> {
     fn from(problems: Problems) -> Self {
-        problems.0
+        problems.found
     }
 }
 
@@ -144,11 +168,11 @@ impl Problem {
 
 impl fmt::Display for Problems {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for problem in self.0.iter().take(SHOWN) {
+        for problem in self.found.iter().take(SHOWN) {
             writeln!(f, "{problem:#}")?;
         }
-        if self.0.len() > SHOWN {
-            writeln!(f, "… and {} more problems", self.0.len() - SHOWN)?;
+        if self.found.len() > SHOWN {
+            writeln!(f, "… and {} more problems", self.found.len() - SHOWN)?;
         }
         Ok(())
     }
@@ -226,7 +250,7 @@ mod tests {
             Problem::new("main", at(9, 1, 1), "", "b"),
             Problem::new("main", at(2, 1, 1), "", "a"),
         ];
-        let order: Vec<_> = Problems::new("main", problems).0;
+        let order: Vec<_> = Problems::new("main", problems).found;
         let order: Vec<_> = order.iter().map(Problem::message).collect();
         assert_eq!(order, ["a", "b", "c"]);
     }

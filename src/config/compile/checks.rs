@@ -155,6 +155,7 @@ pub(super) fn whole(cx: &Cx<'_>, root: &Block<'_>, config: &Config) {
             "there are no `entryPoints`: these routes are not reachable",
         );
     }
+    jails(cx, root, config);
     let lapi = config
         .cloudflare
         .as_ref()
@@ -167,6 +168,35 @@ pub(super) fn whole(cx: &Cx<'_>, root: &Block<'_>, config: &Config) {
     {
         let at = root.get("cloudflare").map_or(root.at, |field| field.at);
         cx.error(at, "`cloudflare.source: lapi` needs `crowdsec.subscribe`");
+    }
+}
+
+/// Jails that nothing uses, and jails that wait for statuses nobody reports.
+fn jails(cx: &Cx<'_>, root: &Block<'_>, config: &Config) {
+    let Some(field) = root.get("jails") else {
+        return;
+    };
+    let routes = config.routes.iter().flat_map(|route| &route.jails);
+    let logs = config.access_logs.iter().flat_map(|log| &log.jails);
+    let otlp = config.otlp.iter().flat_map(|otlp| &otlp.jails);
+    let used: Vec<&Arc<str>> = routes.chain(logs).chain(otlp).collect();
+    for jail in field.named() {
+        let known = jail.name == DEFAULT || used.iter().any(|name| ***name == *jail.name);
+        if config.forward_auth.is_none() && !known {
+            cx.warn(jail.at, format!("nothing names the jail `{}`", jail.name));
+        }
+    }
+    let deaf = config.access_logs.is_empty() && config.otlp.is_none();
+    let by_status = config
+        .jails
+        .iter()
+        .any(|jail| !jail.spec.statuses.is_empty());
+    if let Some(auth) = root.get("forwardAuth").filter(|_| deaf && by_status) {
+        cx.warn(
+            auth.at,
+            "forwardAuth asks before the service answers: without `accessLogs` or `otlp` \
+             jailgate hears no status and a jail with `statuscode` counts nothing there",
+        );
     }
 }
 

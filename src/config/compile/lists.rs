@@ -38,14 +38,17 @@ pub(super) fn nets(field: Option<&Field<'_>>) -> Vec<IpNet> {
     found
 }
 
-/// Worth a word: a whole address family, and IPv4 in IPv6 spelling.
+/// Worth a word: everybody, and IPv4 in IPv6 spelling.
 fn checked(item: &Field<'_>, net: IpNet) -> IpNet {
     let mapped = matches!(net, IpNet::V6(v6) if v6.addr().to_ipv4_mapped().is_some());
     if mapped && net.prefix_len() >= 96 {
+        let shown = item.shown();
         item.warn(format!(
-            "`{}` stands for IPv4 and matches IPv4 clients",
-            item.shown()
+            "`{shown}` stands for IPv4 and matches IPv4 clients"
         ));
+    }
+    if net.prefix_len() == 0 {
+        item.warn(format!("`{}` holds every address there is", item.shown()));
     }
     net
 }

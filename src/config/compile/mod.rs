@@ -47,7 +47,7 @@ pub(super) fn compile(
             config.warnings = Problems::new(file, cx.warnings.take()).into();
             Ok(config)
         }
-        _ => Err(Problems::new(file, problems)),
+        _ => Err(Problems::new(file, problems).with_watched(cx.watched.take())),
     }
 }
 

@@ -57,5 +57,6 @@ fn fine(text: &str) -> Config {
 /// A jail `j` with this body, indented by four spaces.
 fn with_jail(body: &str) -> String {
     let body: String = body.lines().map(|line| format!("    {line}\n")).collect();
-    format!("{FRAME}jails:\n  j:\n{body}")
+    let routes = "routes: [{ service: whoami@internal, jails: [j] }]";
+    format!("entryPoints: {{ web: {{ address: :1 }} }}\n{routes}\njails:\n  j:\n{body}")
 }

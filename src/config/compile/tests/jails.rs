@@ -365,7 +365,12 @@ fn list_files_are_read_and_their_mistakes_shown_there() {
     );
 
     let bad = with_jail("allowlist: { files: [bad.txt, none.txt] }");
-    let problems = load_in(dir.path(), &bad).unwrap_err().to_string();
+    let problems = load_in(dir.path(), &bad).unwrap_err();
+    assert_eq!(
+        problems.watched(),
+        [file.clone(), dir.path().join("none.txt")]
+    );
+    let problems = problems.to_string();
     let expected = format!(
         "t.yaml:5:35: cannot read the list `{}`: No such file or directory\n\
          \x20 5 |     allowlist: {{ files: [bad.txt, none.txt] }}\n\

@@ -441,9 +441,9 @@ fn off_loopback_a_token_is_mandatory() {
 #[test]
 fn logs_need_a_jail_that_knows_failures() {
     let logs = |body: &str| {
-        format!(
-            "{FRAME}jails: {{ web: {{ rules: {{ statuscode: 401 }} }}, bare: {{}} }}\naccessLogs:\n  - {body}\n"
-        )
+        let frame = FRAME.replace("[]", "[{ service: whoami@internal, jails: [web, bare] }]");
+        let jails = "jails: { web: { rules: { statuscode: 401 } }, bare: {} }";
+        format!("{frame}{jails}\naccessLogs:\n  - {body}\n")
     };
     let config = fine(&logs("{ path: /var/log/a.log, jails: [web] }"));
     assert_eq!(config.access_logs[0].format, LogLineFormat::TraefikJson);
@@ -594,6 +594,32 @@ state: {{ path: \"\" }}
         &[
             "3:1 `crowdsec` needs `publish` or `subscribe`, or both",
             "4:1 `cloudflare.source: lapi` needs `crowdsec.subscribe`",
+        ],
+    );
+}
+
+#[test]
+fn what_loads_but_does_nothing_is_said() {
+    odd(
+        "entryPoints: { web: { address: :1 } }\njails: { web: {} }\n",
+        &[
+            "1:1 there are no `routes`: every request gets 404",
+            "2:10 nothing names the jail `web`",
+        ],
+    );
+    odd(
+        "forwardAuth: { address: :1 }\njails: { web: { rules: { statuscode: 401 } } }\n",
+        &[
+            "1:1 `forwardAuth.trustedIPs` is empty: nobody may ask, every request gets 401",
+            "1:1 forwardAuth asks before the service answers: without `accessLogs` or `otlp` \
+             jailgate hears no status and a jail with `statuscode` counts nothing there",
+        ],
+    );
+    odd(
+        "forwardAuth: { address: :1, trustedIPs: [0.0.0.0/0, \"::ffff:1.2.3.4\"] }\n",
+        &[
+            "1:42 `0.0.0.0/0` holds every address there is",
+            "1:53 `::ffff:1.2.3.4` stands for IPv4 and matches IPv4 clients",
         ],
     );
 }
