@@ -132,7 +132,7 @@ fn miss(map: &dyn Map) -> f64 {
 }
 
 fn two_threads(map: &dyn Map) -> f64 {
-    let walk = |thread| {
+    let walk = |thread: u32| {
         let mut client = 1 + thread;
         for step in 0..LOOKUPS {
             let at = client & (CLIENTS - 1);
