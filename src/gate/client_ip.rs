@@ -91,28 +91,6 @@ pub fn establish(asked: &Asked<'_>, source: &SourceCriterion) -> Result<Client, 
     }
 }
 
-/// Drops managed forwarding headers that an untrusted peer sent, and, from every peer, the
-/// spellings that a CGI or WSGI server would take for them (`X_Forwarded_For`, `x.real.ip`). Also
-/// for trailers.
-pub fn sanitize(headers: &mut HeaderMap, trusted: bool) {
-    let refused = |name: &HeaderName| match managed(name.as_str()) {
-        Managed::No => false,
-        Managed::Exact => !trusted,
-        Managed::Alias => true,
-    };
-    if !headers.keys().any(refused) {
-        return;
-    }
-    let names: Vec<HeaderName> = headers
-        .keys()
-        .filter(|name| refused(name))
-        .cloned()
-        .collect();
-    for name in names {
-        headers.remove(name);
-    }
-}
-
 impl Client {
     fn peer(peer: IpAddr) -> Self {
         Self {
@@ -258,39 +236,6 @@ fn only_address(headers: &HeaderMap, name: &HeaderName) -> Option<IpAddr> {
         .is_none()
         .then(|| parse(value.as_bytes()))
         .flatten()
-}
-
-enum Managed {
-    No,
-    Exact,
-    /// Reads like one to a server that folds `_ . ! ~` into `-`.
-    Alias,
-}
-
-/// The set Traefik manages (its `pkg/middlewares/forwardedheaders`): `X-Forwarded-*`, `X-Scheme`,
-/// `X-Real-Ip`.
-fn managed(name: &str) -> Managed {
-    let bytes = name.as_bytes();
-    if bytes.first() != Some(&b'x') {
-        return Managed::No;
-    }
-    let folds = |b: u8| matches!(b, b'_' | b'.' | b'!' | b'~');
-    let begins = |prefix: &[u8]| {
-        let pairs = bytes.iter().zip(prefix);
-        bytes.len() >= prefix.len()
-            && pairs
-                .clone()
-                .all(|(b, p)| b == p || (*p == b'-' && folds(*b)))
-    };
-    let is = |whole: &[u8]| bytes.len() == whole.len() && begins(whole);
-    if !(begins(b"x-forwarded-") || is(b"x-real-ip") || is(b"x-scheme")) {
-        return Managed::No;
-    }
-    if bytes.iter().any(|b| folds(*b)) {
-        Managed::Alias
-    } else {
-        Managed::Exact
-    }
 }
 
 #[cfg(test)]

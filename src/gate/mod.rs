@@ -7,6 +7,7 @@
 mod access_log;
 mod admit;
 mod block_log;
+mod boxes;
 pub mod client_ip;
 mod connection;
 mod exchange;

@@ -15,6 +15,7 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    boxes::Boxes,
     connection::{Front, Stack},
     limits::Crowd,
     link::Ticker,
@@ -80,6 +81,8 @@ pub struct Worker {
     pub proxy: Proxy,
     /// Coarse time and the open connections.
     pub ticker: Arc<Ticker>,
+    /// Where requests under way are kept.
+    pub boxes: Arc<Boxes>,
     /// Spawns.
     pub tasks: Tasks,
     /// The configuration in force.
@@ -210,6 +213,7 @@ fn work(share: Vec<(Socketed, Arc<Crowd>)>, site: Arc<Sites>, clock: Clock, task
             clock,
             proxy: Proxy::new(clock, tasks.clone()),
             ticker: Arc::default(),
+            boxes: Arc::default(),
             tasks: tasks.clone(),
             site,
         });

@@ -62,6 +62,7 @@ impl Bound {
     pub fn bind(address: &Address, workers: usize) -> io::Result<Self> {
         match address {
             Address::Tcp(wanted) => {
+                probe(*wanted)?;
                 let first = reuseport(*wanted)?;
                 let chosen = first.local_addr()?;
                 let mut all = vec![first];
@@ -129,7 +130,25 @@ fn remove_stale(path: &Path) -> io::Result<()> {
     }
 }
 
+/// `SO_REUSEPORT` would let a second process of the same user take half the connections of a
+/// first one; without it, the address is refused as taken.
+fn probe(address: SocketAddr) -> io::Result<()> {
+    if address.port() == 0 {
+        return Ok(());
+    }
+    socket(address)?.bind(&address.into())
+}
+
 fn reuseport(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let socket = socket(address)?;
+    socket.set_reuse_port(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+fn socket(address: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(
         Domain::for_address(address),
         Type::STREAM,
@@ -139,11 +158,7 @@ fn reuseport(address: SocketAddr) -> io::Result<std::net::TcpListener> {
         socket.set_only_v6(false)?;
     }
     socket.set_reuse_address(true)?;
-    socket.set_reuse_port(true)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
+    Ok(socket)
 }
 
 impl Listener {

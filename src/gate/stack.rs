@@ -41,7 +41,7 @@ pub fn stack(
         // Around the service alone: it judges before, counts after, and needs the route's jails.
         .layer(GuardLayer { clock })
         .service(tower::service_fn(move |exchange| {
-            serve(worker.clone(), exchange)
+            worker.boxes.hold(serve(worker.clone(), exchange))
         }))
 }
 

@@ -300,7 +300,7 @@ enum Managed {
 
 fn managed(name: &str) -> Managed {
     let bytes = name.as_bytes();
-    if bytes.len() < 9 || bytes[0] != b'x' {
+    if bytes.len() < 8 || bytes[0] != b'x' {
         return Managed::No;
     }
     let folded = |byte: u8| match byte {
@@ -310,7 +310,8 @@ fn managed(name: &str) -> Managed {
     let reads_as = |prefix: &[u8]| {
         bytes.len() >= prefix.len() && bytes.iter().zip(prefix).all(|(b, p)| folded(*b) == *p)
     };
-    if !(reads_as(b"x-forwarded-") || (bytes.len() == 9 && reads_as(b"x-real-ip"))) {
+    let is = |name: &[u8]| bytes.len() == name.len() && reads_as(name);
+    if !(reads_as(b"x-forwarded-") || is(b"x-real-ip") || is(b"x-scheme")) {
         return Managed::No;
     }
     match bytes.iter().any(|byte| folded(*byte) != *byte) {

@@ -2,7 +2,7 @@
 
 use tokio::io::AsyncWriteExt;
 
-use super::support::{Client, Running, Service, empty, status};
+use super::support::{Client, Running, Service, config, empty, status};
 
 fn yaml(options: &str) -> String {
     format!(
@@ -205,4 +205,31 @@ async fn a_proxy_header_is_believed_from_its_peers_and_required_there() {
         .ask(format!("PROXY TCP4 192.0.2.1 192.0.2.2 4711 80\r\n{get}"))
         .await;
     assert_eq!(status(&response), 400);
+}
+
+#[tokio::test]
+async fn connections_are_counted_in_all_too() {
+    let gate = Running::start(&yaml(
+        "http: {maxConnections: 1}, forwardedHeaders: {trustedIPs: [127.0.0.1]}",
+    ));
+    let get = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+    let mut first = gate.client().await;
+    assert_eq!(status(&first.ask(get).await), 200);
+    assert_eq!(gate.client().await.ask(get).await, "");
+}
+
+#[tokio::test]
+async fn a_handshake_that_does_not_come_is_not_waited_for() {
+    let gate = Running::start(&yaml(
+        "tls: {selfSigned: true}, transport: {respondingTimeouts: {headerTimeout: 200ms}}",
+    ));
+    assert_eq!(gate.client().await.read_all().await, "");
+}
+
+#[tokio::test]
+async fn an_address_in_use_is_refused_though_workers_share_it() {
+    let gate = Running::start(&yaml(""));
+    let second = config(&yaml("").replace("127.0.0.1:0", &gate.address().to_string()));
+    let refused = crate::gate::bind(&second, 2).unwrap_err().to_string();
+    assert!(refused.contains(&gate.address().to_string()), "{refused}");
 }
