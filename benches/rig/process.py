@@ -9,6 +9,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -95,6 +96,10 @@ def prefer(pid="self"):
             Path(f"/proc/{pid}/autogroup").write_text(wanted)
         except OSError:
             pass
+
+
+# SIGTERM would otherwise skip `stop_all` and leave the servers behind
+signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
 
 
 def _thread_cpu(pid):

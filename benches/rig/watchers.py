@@ -154,31 +154,25 @@ class Follower:
 
     replays = False
     name = "jailgate (access log)"
-    note = "jailgate run with accessLogs: combined, no proxying"
+    note = "jailgate run with accessLogs: combined, no proxying; bans as its log tells them"
 
     def __init__(self, directory, log):
-        self.admin, conf = free_port(), directory / "jailgate.yaml"
+        admin, conf = free_port(), directory / "jailgate.yaml"
         conf.write_text(f"""
 accessLogs: [{{ path: "{log}", format: combined, jails: [web] }}]
 jails:
   web: {{ rules: {{ findtime: "10m", bantime: "3h", maxretry: {MAXRETRY}, statuscode: "401,403" }} }}
-admin: {{ address: "127.0.0.1:{self.admin}" }}
+admin: {{ address: "127.0.0.1:{admin}" }}
 state: {{ path: "jailgate.db" }}
-log: {{ level: warn }}
+log: {{ level: info, format: json }}
 """)
-        self.conf = conf
         self.child = Child("jailgate-follower", [product(), "run", "-c", str(conf)], directory)
-        wait_for_port(self.admin, self.child)
+        wait_for_port(admin, self.child)
         time.sleep(1)
 
     def bans(self):
-        run = subprocess.run([product(), "bans", "--json", "-c", str(self.conf)], stdout=subprocess.PIPE, text=True)
-        listed = json.loads(run.stdout) if run.returncode == 0 else []
-        return {ipaddress.ip_network(ban["client"]).network_address.compressed: _since(ban["since"]) for ban in listed}
-
-
-def _since(value):
-    return value / 1000 if isinstance(value, (int, float)) else _unix(value)
+        lines = (json.loads(line) for line in self.child.log.read_text().splitlines() if '"ban begins"' in line)
+        return {str(ipaddress.ip_network(line["client"]).network_address): _unix(line["timestamp"]) for line in lines}
 
 
 def _unix(text):
