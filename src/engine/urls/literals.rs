@@ -7,8 +7,18 @@ use regex_syntax::hir::{Class, Hir, HirKind, Look};
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Needed {
     pub(super) texts: Vec<Text>,
-    /// An occurrence is all that the pattern asks, as in `.*/wp-login.*`.
-    pub(super) enough: bool,
+    /// Whether an occurrence is all that the pattern asks.
+    pub(super) enough: Enough,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Enough {
+    /// The pattern has to be run.
+    No,
+    /// As in `.*/wp-login.*`.
+    Anywhere,
+    /// As in `\.php$`.
+    AtEnd,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,27 +55,50 @@ pub(super) fn beginning(hir: &Hir) -> Option<Needed> {
         },
         None => (vec![run], &parts[taken..]),
     };
-    needed(runs, rest.iter().all(is_optional), SHORTEST_BEGINNING)
+    needed(runs, remainder(rest), SHORTEST_BEGINNING)
 }
 
 /// What a subject must contain.
 pub(super) fn anywhere(hir: &Hir) -> Option<Needed> {
-    if let Some(runs) = whole(hir)
-        && let Some(found) = needed(runs, true, SHORTEST)
-        && found.enough
+    let (most, enough) = match hir.kind() {
+        HirKind::Concat(parts) => match parts.split_last() {
+            Some((last, most)) if is_end(last) => (Hir::concat(most.to_vec()), Enough::AtEnd),
+            _ => (hir.clone(), Enough::Anywhere),
+        },
+        _ => (hir.clone(), Enough::Anywhere),
+    };
+    if let Some(runs) = whole(&most, enough)
+        && let Some(found) = needed(runs, enough, SHORTEST)
+        && found.enough != Enough::No
     {
         return Some(found);
     }
-    needed(best(hir)?, false, SHORTEST)
+    needed(best(hir)?, Enough::No, SHORTEST)
 }
 
-fn needed(runs: Vec<Run>, enough: bool, shortest_of_all: usize) -> Option<Needed> {
+/// What is left to ask once the literals before `rest` are found.
+fn remainder(rest: &[Hir]) -> Enough {
+    match rest {
+        [end] if is_end(end) => Enough::AtEnd,
+        _ if rest.iter().all(is_optional) => Enough::Anywhere,
+        _ => Enough::No,
+    }
+}
+
+fn is_end(part: &Hir) -> bool {
+    matches!(part.kind(), HirKind::Look(Look::End))
+}
+
+fn needed(runs: Vec<Run>, enough: Enough, shortest_of_all: usize) -> Option<Needed> {
     if shortest(&runs) < shortest_of_all || runs.len() > MOST {
         return None;
     }
     // Letters whose case matters beside others whose case does not: only the pattern can tell.
-    let enough = enough && runs.iter().all(|run| !(run.lettered && run.folded));
-    let text = |run: Run| match enough && !run.folded {
+    let enough = match runs.iter().any(|run| run.lettered && run.folded) {
+        true => Enough::No,
+        false => enough,
+    };
+    let text = |run: Run| match enough != Enough::No && !run.folded {
         true => Text {
             bytes: run.text,
             case_matters: true,
@@ -86,10 +119,13 @@ fn is_optional(part: &Hir) -> bool {
     matches!(part.kind(), HirKind::Repetition(repetition) if repetition.min == 0)
 }
 
-/// The texts one of which is all that an unanchored pattern asks.
-fn whole(hir: &Hir) -> Option<Vec<Run>> {
+/// The texts one of which is all that a pattern without anchors asks, or asks before its end.
+fn whole(hir: &Hir, enough: Enough) -> Option<Vec<Run>> {
     if let HirKind::Alternation(branches) = hir.kind() {
-        let runs: Option<Vec<_>> = branches.iter().map(whole).collect();
+        let runs: Option<Vec<_>> = branches
+            .iter()
+            .map(|branch| whole(branch, enough))
+            .collect();
         return runs.map(|runs| runs.concat());
     }
     let mut parts = match hir.kind() {
@@ -103,6 +139,7 @@ fn whole(hir: &Hir) -> Option<Vec<Run>> {
     }
     while let [rest @ .., last] = parts
         && is_optional(last)
+        && enough == Enough::Anywhere
     {
         parts = rest;
     }
@@ -257,7 +294,11 @@ mod tests {
             format!("{case}{}", String::from_utf8_lossy(&text.bytes))
         };
         let texts: Vec<_> = found.texts.iter().map(text).collect();
-        let enough = if found.enough { "only " } else { "" };
+        let enough = match found.enough {
+            Enough::No => "",
+            Enough::Anywhere => "only ",
+            Enough::AtEnd => "at end ",
+        };
         assert_eq!(
             format!("{enough}{}", texts.join(" ")),
             expected,
@@ -273,11 +314,15 @@ mod tests {
             ("(?i-u).*/wp-Login[0-9]*", "only ~/wp-login"),
             ("/abc.*|/def", "only /abc /def"),
             (r"\.(git|svn)", "only .git .svn"),
-            ("/no$", "~/no"),
+            ("/no$", "at end /no"),
+            ("(?i-u)/No$", "at end ~/no"),
+            (r"/a\.(php|asp)$", "at end /a.asp /a.php"),
+            ("/no.*$", "~/no"),
+            ("/no$|/yes", "~/no ~/yes"),
             ("/no.+", "~/no"),
             ("/(?i-u:no)tes", "~/notes"),
             ("^/wp-admin/.*", "~/wp-admin/"),
-            (r".*\.php$", "~.php"),
+            (r".*\.php$", "at end .php"),
             (r"\.(git|svn)/conf", "~/conf"),
             (r"[0-9](select|union)\b", "~select ~union"),
             ("a(bcd)+e?", "~bcd"),
@@ -301,8 +346,9 @@ mod tests {
             (r"\A^/a", "only /a"),
             ("^(?i-u:/No)", "only ~/no"),
             ("^/(admin|login)", "only /admin /login"),
-            ("^/(admin|login)$", "~/admin ~/login"),
-            ("^/no$", "~/no"),
+            ("^/(admin|login)$", "at end /admin /login"),
+            ("^/no$", "at end /no"),
+            ("^/no.*$", "~/no"),
             ("^/no[0-9]", "~/no"),
             ("^/x(?i-u:no)", "~/xno"),
             ("^/", "-"),

@@ -13,7 +13,7 @@ use regex_automata::{
 };
 use regex_syntax::hir::Hir;
 
-use super::literals::{self, Needed, Text};
+use super::literals::{self, Enough, Needed, Text};
 
 /// The patterns of one mode, in three groups.
 ///
@@ -49,10 +49,18 @@ struct Filtered {
 /// What a literal's occurrence means.
 #[derive(Debug, Default)]
 struct Behind {
-    /// Patterns that ask for no more, by number; with a text when its case matters.
-    sure: Vec<(u32, Option<Box<[u8]>>)>,
+    /// Patterns that ask for no more.
+    sure: Vec<Sure>,
     /// Patterns that need it.
     likely: Option<Many>,
+}
+
+#[derive(Debug)]
+struct Sure {
+    number: u32,
+    at_end: bool,
+    /// When its case matters.
+    text: Option<Box<[u8]>>,
 }
 
 /// What the automata of one group of patterns may take, in bytes, before they run.
@@ -165,10 +173,12 @@ impl Filtered {
             {
                 let (behind, likely) = literals.entry(bytes.to_ascii_lowercase()).or_default();
                 match needed.enough {
-                    true => behind
-                        .sure
-                        .push((number, case_matters.then(|| bytes.into()))),
-                    false => likely.push((number, hir)),
+                    Enough::No => likely.push((number, hir)),
+                    enough => behind.sure.push(Sure {
+                        number,
+                        at_end: enough == Enough::AtEnd,
+                        text: case_matters.then(|| bytes.into()),
+                    }),
                 }
             }
         }
@@ -225,10 +235,10 @@ impl Filtered {
             let at = found.pattern().as_usize();
             let behind = &self.behind[at];
             let here = &subject[found.range()];
-            let sure = behind
-                .sure
-                .iter()
-                .find(|(_, text)| text.as_deref().is_none_or(|t| t == here));
+            let last = found.end() == subject.len();
+            let sure = behind.sure.iter().find(|sure| {
+                (last || !sure.at_end) && sure.text.as_deref().is_none_or(|text| text == here)
+            });
             let fresh = tried[at / 64] & (1 << (at % 64)) == 0;
             tried[at / 64] |= 1 << (at % 64);
             let likely = behind
@@ -236,7 +246,7 @@ impl Filtered {
                 .as_ref()
                 .filter(|_| fresh)
                 .and_then(|m| m.first(subject));
-            lowest = [lowest, sure.map(|(number, _)| *number), likely]
+            lowest = [lowest, sure.map(|sure| sure.number), likely]
                 .into_iter()
                 .flatten()
                 .min();
