@@ -45,6 +45,8 @@ pub struct Watch {
 #[derive(Debug)]
 struct Shared {
     files: Mutex<Vec<(PathBuf, Option<Seen>)>>,
+    /// The same files and what their links lead to: events about others wake nobody.
+    own: Mutex<HashSet<PathBuf>>,
     /// Written to since they were last closed.
     unfinished: Mutex<HashSet<PathBuf>>,
     events: Mutex<Option<Events>>,
@@ -78,6 +80,7 @@ impl Watch {
     fn with(tasks: &Tasks, files: Vec<PathBuf>, events: bool) -> Self {
         let shared = Arc::new(Shared {
             files: Mutex::default(),
+            own: Mutex::default(),
             unfinished: Mutex::default(),
             events: Mutex::default(),
             woken: Notify::new(),
@@ -111,8 +114,14 @@ impl Watch {
         };
         let files: Vec<_> = files.into_iter().map(seen).collect();
         *followed = files;
+        let own = with_targets(followed.iter().map(|(path, _)| path));
+        // The watcher's thread answers below and may be waiting for us above.
+        drop(followed);
+        let directories = own.iter().filter_map(|path| path.parent());
+        let directories = directories.map(Path::to_owned).collect();
+        *self.shared.own.lock() = own;
         if let Some(events) = &mut *self.shared.events.lock() {
-            events.follow(directories(followed.iter().map(|(path, _)| path)));
+            events.follow(directories);
         }
     }
 
@@ -143,7 +152,18 @@ impl Shared {
     }
 
     fn note(&self, event: notify::Result<Event>) {
-        if let Ok(event) = event {
+        if let Ok(mut event) = event {
+            // A log or a database beside the configuration is written to all the time.
+            if matches!(
+                event.kind,
+                EventKind::Access(_) | EventKind::Modify(ModifyKind::Data(_))
+            ) {
+                let own = self.own.lock();
+                event.paths.retain(|path| own.contains(path));
+                if event.paths.is_empty() {
+                    return;
+                }
+            }
             let mut unfinished = self.unfinished.lock();
             match event.kind {
                 EventKind::Access(AccessKind::Close(AccessMode::Write)) | EventKind::Remove(_) => {
@@ -204,12 +224,11 @@ impl Shared {
     }
 
     fn unfinished(&self) -> bool {
+        if self.files.lock().iter().any(|(_, seen)| seen.is_none()) {
+            return true;
+        }
         let open = self.unfinished.lock();
-        let files = self.files.lock();
-        files.iter().any(|(path, seen)| {
-            let real = fs::canonicalize(path);
-            seen.is_none() || open.contains(path) || real.is_ok_and(|real| open.contains(&real))
-        })
+        self.own.lock().iter().any(|path| open.contains(path))
     }
 }
 
@@ -244,14 +263,10 @@ impl Seen {
     }
 }
 
-/// Where the files are, and where links lead that they are behind.
-fn directories<'a>(files: impl Iterator<Item = &'a PathBuf>) -> HashSet<PathBuf> {
-    let mut found = HashSet::new();
-    for file in files {
-        let real = fs::canonicalize(file).ok();
-        for path in real.iter().chain([file]) {
-            found.extend(path.parent().map(Path::to_owned));
-        }
-    }
-    found
+/// The files and, where links lead to them, the real ones.
+fn with_targets<'a>(files: impl Iterator<Item = &'a PathBuf>) -> HashSet<PathBuf> {
+    files
+        .flat_map(|file| [Some(file.clone()), fs::canonicalize(file).ok()])
+        .flatten()
+        .collect()
 }
