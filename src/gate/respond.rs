@@ -7,7 +7,10 @@ use std::{
     error::Error as StdError,
     net::IpAddr,
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
+    },
     task::{Context, Poll, ready},
 };
 
@@ -107,13 +110,14 @@ impl Refusal {
         }
     }
 
-    /// Puts the cause of a 50x into the log.
-    fn log(&self) {
+    /// Puts the cause of a 50x into the log; of an outage's, so many a second.
+    fn log(&self, now: Millis) {
         if let Self::Upstream(error) = self
             && body_error(error).is_none()
+            && let Some(unsaid) = SAID.admit(now)
         {
             let cause = error.source().map(tracing::field::display);
-            tracing::warn!(status = error.status().as_u16(), %error, cause, "no answer from upstream");
+            tracing::warn!(status = error.status().as_u16(), %error, cause, unsaid, "no answer from upstream");
         }
     }
 }
@@ -122,6 +126,37 @@ fn body_error(error: &proxy::Error) -> Option<&BodyError> {
     match error {
         proxy::Error::ClientBody(source) => source.downcast_ref(),
         _ => None,
+    }
+}
+
+/// Lines about upstreams in the log of this process, per second.
+const CAUSES_PER_SECOND: u32 = 20;
+
+static SAID: Causes = Causes {
+    second: AtomicU64::new(0),
+    lines: AtomicU32::new(0),
+    unsaid: AtomicU64::new(0),
+};
+
+/// Keeps an outage from filling the disk. Roughly right under contention, which is enough.
+#[derive(Debug)]
+struct Causes {
+    second: AtomicU64,
+    lines: AtomicU32,
+    unsaid: AtomicU64,
+}
+
+impl Causes {
+    /// Whether one more is to be said; if so, how many were not since the last one that was.
+    fn admit(&self, now: Millis) -> Option<u64> {
+        if self.second.swap(now / 1000, Relaxed) != now / 1000 {
+            self.lines.store(0, Relaxed);
+        }
+        if self.lines.fetch_add(1, Relaxed) < CAUSES_PER_SECOND {
+            return Some(self.unsaid.swap(0, Relaxed));
+        }
+        self.unsaid.fetch_add(1, Relaxed);
+        None
     }
 }
 
@@ -322,11 +357,9 @@ where
         let (mut response, closes) = match ready!(this.inner.poll(cx)) {
             Ok(response) => (response, false),
             Err(refusal) => {
-                refusal.log();
-                (
-                    render(&refusal, *this.head, this.clock.now()),
-                    refusal.closes(),
-                )
+                let now = this.clock.now();
+                refusal.log(now);
+                (render(&refusal, *this.head, now), refusal.closes())
             }
         };
         if !this.link.h2 && (closes || this.link.must_close(*this.number)) {
@@ -399,6 +432,18 @@ mod tests {
             fill(page, &made, 86_399_000),
             "<p>429 banned &lt;web&gt; 192.0.2.1 1970-01-02T00:00:00Z 1 {{x}} {{"
         );
+    }
+
+    #[test]
+    fn an_outage_does_not_fill_the_log() {
+        let said = Causes {
+            second: AtomicU64::new(0),
+            lines: AtomicU32::new(0),
+            unsaid: AtomicU64::new(0),
+        };
+        let lines = (0..1_000).filter(|_| said.admit(5_000).is_some()).count();
+        assert_eq!(lines, CAUSES_PER_SECOND as usize);
+        assert_eq!(said.admit(6_000), Some(1_000 - lines as u64));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 use std::{
     io,
+    mem::MaybeUninit,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, Waker, ready},
@@ -16,10 +17,14 @@ use super::{
     link::{Link, Registered},
     scan::{Phase, Scan},
 };
+use crate::time::Millis;
 
 /// A small answer's head and body go out as one piece: `send` is a little cheaper than `writev` and
 /// the copy is short.
 const GATHERED: usize = 2048;
+
+/// How long a body that nobody wants any more is read, in milliseconds.
+const LINGER: Millis = 5_000;
 
 /// A socket (or TLS stream) with a scanner and a [`Link`].
 #[derive(Debug)]
@@ -35,6 +40,8 @@ pub struct Wire<T> {
     phase: Phase,
     /// The task that was registered last, to spare the lock when it is the same.
     waker: Option<Waker>,
+    /// Our side is closed, and what still comes is thrown away.
+    lingering: bool,
     /// The client takes nothing more for now, and is timed for it.
     blocked: bool,
     /// hyper has nothing left to write: a 1xx head may be put in here.
@@ -55,6 +62,7 @@ impl<T> Wire<T> {
             scanning,
             phase: Phase::Idle,
             waker: None,
+            lingering: false,
             blocked: false,
             boundary: true,
             early: BytesMut::new(),
@@ -199,7 +207,29 @@ impl<T: AsyncRead + Unpin> AsyncRead for Wire<T> {
     }
 }
 
-impl<T: AsyncWrite + Unpin> AsyncWrite for Wire<T> {
+impl<T: AsyncRead + Unpin> Wire<T> {
+    /// Reads on for a while after an answer that did not wait for the body: closing on unread
+    /// bytes resets the connection, and the client, or a proxy in front, never sees the answer.
+    fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.lingering {
+            self.lingering = true;
+            self.link().allow(LINGER);
+        }
+        let mut scratch = [MaybeUninit::uninit(); 8192];
+        loop {
+            let mut buf = ReadBuf::uninit(&mut scratch);
+            if Pin::new(&mut self.io).poll_read(cx, &mut buf)?.is_pending() {
+                self.alive(cx)?;
+                return Poll::Pending;
+            }
+            if buf.filled().is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+        }
+    }
+}
+
+impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Wire<T> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -250,7 +280,14 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Wire<T> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let result = Pin::new(&mut self.io).poll_shutdown(cx);
-        self.after_write(cx, result)
+        let this = &mut *self;
+        if !this.lingering {
+            let result = Pin::new(&mut this.io).poll_shutdown(cx);
+            ready!(this.after_write(cx, result))?;
+        }
+        if this.phase == Phase::Body && !this.link().tunnelled() {
+            return this.poll_linger(cx);
+        }
+        Poll::Ready(Ok(()))
     }
 }

@@ -233,3 +233,18 @@ async fn an_address_in_use_is_refused_though_workers_share_it() {
     let refused = crate::gate::bind(&second, 2).unwrap_err().to_string();
     assert!(refused.contains(&gate.address().to_string()), "{refused}");
 }
+
+#[tokio::test]
+async fn a_large_body_that_is_refused_does_not_swallow_the_answer() {
+    let gate = Running::start(&yaml("http: {maxBodyBytes: 10}"));
+    let mut client = gate.client().await;
+    let length = 8 << 20;
+    client
+        .send(format!(
+            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n"
+        ))
+        .await;
+    client.send(vec![b'x'; length]).await;
+    let all = client.read_all().await;
+    assert_eq!(status(&all), 413);
+}
