@@ -7,7 +7,7 @@ use std::{
 };
 
 /// What one file may be long, in lines, its tests not counted.
-const LONGEST: usize = 450;
+const LONGEST: usize = 460;
 
 /// Rooms from the top of the house to its ground: a room imports only from lower floors.
 const FLOORS: &[&[&str]] = &[
