@@ -22,5 +22,7 @@ soak: ## mixed traffic, reloads and bans; memory and descriptors stay flat (SOAK
 guard: ## instructions per check, observe and proxied request, against benches/instructions.toml
 	$(PYTHON) benches/guard.py
 
+test: guard
+
 guard-accept: ## keep today's instruction counts as the numbers to hold
 	$(PYTHON) benches/guard.py --accept
