@@ -6,6 +6,7 @@ decision.
 """
 import random
 import re
+import time
 from functools import cache
 
 from rig.process import Child, cargo_build, free_port, wait_for_port
@@ -117,6 +118,14 @@ def bare(directory, name, upstream, tls=False, many=False):
     return Server(child, port)
 
 
+def wait_until_idle(child, patience=90):
+    """Taking a million decisions in, and telling the ledger's followers, goes on after it listens."""
+    end, before = time.monotonic() + patience, -1.0
+    while time.monotonic() < end and child.cpu() - before > 0.02:
+        before = child.cpu()
+        time.sleep(1)
+
+
 def everything(directory, name, upstream, tls=False, decisions=DECISIONS):
     """Answers (the proxy, its forwardAuth listener); both are one process."""
     write_lists(directory)
@@ -125,4 +134,5 @@ def everything(directory, name, upstream, tls=False, decisions=DECISIONS):
                                       tls=tls_block(directory, tls), auth_tls=tls_block(directory, tls, 2)))
     child = Child(name, [preloaded(), str(conf), str(decisions)], directory)
     wait_for_port(port, child)
+    wait_until_idle(child)
     return Server(child, port), Server(child, auth)
