@@ -14,7 +14,7 @@ use crate::{access_log::checkpoint::Fingerprint, time::Millis};
 pub enum Line<'a> {
     /// One line without its newline.
     Whole(&'a [u8]),
-    /// The beginning of a line longer than [`MAX_LINE`].
+    /// The beginning of a line longer than `MAX_LINE`.
     TooLong(&'a [u8]),
 }
 
