@@ -140,7 +140,7 @@ fn string(line: &[u8], from: usize) -> Result<(&[u8], bool, usize), Unparsed> {
 
 /// Most strings of a log are shorter than what makes a call of memchr worth it, so the first words
 /// are looked through here, eight bytes at a time.
-#[inline]
+#[inline(always)]
 fn quote_or_backslash(text: &[u8]) -> Option<usize> {
     const NEAR: usize = 4;
     let (words, _) = text.as_chunks::<8>();

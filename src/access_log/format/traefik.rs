@@ -123,6 +123,7 @@ impl<'a> Fields<'a> {
         }
     }
 
+    #[inline(always)]
     fn take(&mut self, key: &[u8], value: Value<'a>) -> Result<(), Unparsed> {
         match key {
             b"ClientAddr" => once(&mut self.client_addr, value.text()?, "ClientAddr"),
