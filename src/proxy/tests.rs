@@ -81,20 +81,6 @@ pub(super) async fn head(stream: &mut TcpStream) -> String {
     String::from_utf8(seen).unwrap()
 }
 
-pub(super) fn transport() -> config::Transport {
-    config::Transport {
-        dial_timeout: Duration::from_secs(5),
-        response_header_timeout: Duration::from_secs(60),
-        body_timeout: Duration::from_secs(60),
-        idle_timeout: Duration::from_secs(90),
-        max_idle: 200,
-        root_ca: None,
-        insecure_skip_verify: false,
-        server_name: None,
-        retries: 2,
-    }
-}
-
 pub(super) fn server(scheme: Scheme, host: &str, port: u16) -> config::Server {
     config::Server {
         scheme,
@@ -110,7 +96,7 @@ pub(super) fn service(servers: Vec<config::Server>) -> config::Service {
         servers,
         pass_host_header: true,
         health_check: None,
-        transport: transport(),
+        transport: config::Transport::default(),
     }
 }
 
