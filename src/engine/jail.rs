@@ -45,6 +45,30 @@ pub struct JailSpec {
     pub ipv6_prefix: u8,
 }
 
+impl JailSpec {
+    /// A jail with nothing but a name: no lists, no rules, and the documented defaults.
+    pub fn named(name: impl Into<Arc<str>>) -> Self {
+        Self {
+            name: name.into(),
+            enabled: true,
+            denylist: Arc::default(),
+            allowlist: Arc::default(),
+            urls: Arc::default(),
+            findtime: Duration::from_secs(120),
+            bantime: Duration::from_secs(300),
+            maxretry: 5,
+            statuses: Vec::new(),
+            match_methods: Vec::new(),
+            match_path: None,
+            window: WindowKind::Fixed,
+            increment: None,
+            simulate: false,
+            ignore_self: true,
+            ipv6_prefix: 64,
+        }
+    }
+}
+
 /// How failures within `findtime` are counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WindowKind {

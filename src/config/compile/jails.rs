@@ -51,24 +51,7 @@ fn jail(field: Field<'_>) -> Option<Jail> {
 
 fn defaults(name: Arc<str>) -> Jail {
     Jail {
-        spec: JailSpec {
-            name,
-            enabled: true,
-            denylist: Arc::default(),
-            allowlist: Arc::default(),
-            urls: Arc::default(),
-            findtime: Duration::from_secs(120),
-            bantime: Duration::from_secs(300),
-            maxretry: 5,
-            statuses: Vec::new(),
-            match_methods: Vec::new(),
-            match_path: None,
-            window: WindowKind::Fixed,
-            increment: None,
-            simulate: false,
-            ignore_self: true,
-            ipv6_prefix: 64,
-        },
+        spec: JailSpec::named(name),
         source: SourceCriterion::default(),
         response: DenyResponse::default(),
         block_logs: true,

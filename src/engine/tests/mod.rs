@@ -7,7 +7,7 @@ mod parallel;
 mod plugin;
 mod windows;
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc};
 
 use ipnet::IpNet;
 
@@ -34,22 +34,9 @@ struct World {
 /// findtime 120 s, bantime 300 s, maxretry 4, every 4xx counts.
 fn jail(name: &str) -> JailSpec {
     JailSpec {
-        name: name.into(),
-        enabled: true,
-        denylist: Arc::default(),
-        allowlist: Arc::default(),
-        urls: Arc::default(),
-        findtime: Duration::from_secs(120),
-        bantime: Duration::from_secs(300),
         maxretry: 4,
         statuses: vec![400..=499],
-        match_methods: Vec::new(),
-        match_path: None,
-        window: WindowKind::Fixed,
-        increment: None,
-        simulate: false,
-        ignore_self: true,
-        ipv6_prefix: 64,
+        ..JailSpec::named(name)
     }
 }
 
