@@ -290,7 +290,14 @@ impl App {
         let spared = itself::networks(&config);
         enforce(&self.engine, &config, spared.clone(), self.clock);
         let (engine, metrics) = (self.engine.clone(), self.metrics.clone());
-        let site = gate::Site::build(&config, engine, metrics, routing.clone())?;
+        let site = match gate::Site::build(&config, engine, metrics, routing.clone()) {
+            Ok(site) => site,
+            Err(error) => {
+                // A certificate was refused: the jails go back with everything else.
+                enforce(&self.engine, &self.config, self.spared.clone(), self.clock);
+                return Err(error.into());
+            }
+        };
         gate.reload(&site);
         let itself = NetSet::build(spared.iter().copied());
         self.logs.adopt(&config, &itself);
