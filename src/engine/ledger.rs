@@ -2,7 +2,10 @@
 //! fall back to a snapshot when they are too far behind. Who bans, and what the hot path sees of
 //! it, is decided elsewhere.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::watch;
@@ -79,6 +82,8 @@ pub enum Since {
 pub struct Ledger {
     slots: Mutex<Slots>,
     newest: watch::Sender<u64>,
+    settled: watch::Sender<u64>,
+    held: AtomicBool,
     names: Arc<Names>,
 }
 
@@ -87,6 +92,8 @@ impl Ledger {
         Self {
             slots: Mutex::new(Slots::new(hash)),
             newest: watch::Sender::new(0),
+            settled: watch::Sender::new(0),
+            held: AtomicBool::new(false),
             names,
         }
     }
@@ -94,6 +101,12 @@ impl Ledger {
     /// What happened after `cursor` (0: from the beginning), at most `limit` changes. A cursor
     /// from another life, beyond the newest number, gets a snapshot too.
     pub fn since(&self, cursor: u64, limit: usize) -> Since {
+        self.since_until(cursor, limit, u64::MAX)
+    }
+
+    /// As [`since`](Self::since), with changes up to the number `last` only. A snapshot knows no
+    /// such bound: wait until its `next` is settled before telling anybody.
+    pub(super) fn since_until(&self, cursor: u64, limit: usize, last: u64) -> Since {
         let slots = self.slots.lock();
         let newest = slots.newest();
         if cursor > newest || cursor < slots.floor() {
@@ -102,7 +115,7 @@ impl Ledger {
             return Since::Snapshot { bans, next };
         }
         let (mut changes, mut next) = (Vec::new(), cursor);
-        for seq in cursor + 1..=newest {
+        for seq in cursor + 1..=newest.min(last) {
             if changes.len() == limit {
                 break;
             }
@@ -128,6 +141,31 @@ impl Ledger {
     /// The newest number, for waiting: changes when anything happens.
     pub fn watch(&self) -> watch::Receiver<u64> {
         self.newest.subscribe()
+    }
+
+    /// The newest change that may be told to the world: it is on disk, or no disk is kept.
+    pub fn settled(&self) -> watch::Receiver<u64> {
+        self.settled.subscribe()
+    }
+
+    /// Whether changes wait for [`settle`](Self::settle) (`true`: a disk is kept) or settle
+    /// themselves as they are made (`false`: memory only, or the disk fails).
+    pub fn hold(&self, held: bool) {
+        self.held.store(held, Ordering::SeqCst);
+        if !held {
+            self.settle(*self.newest.borrow());
+        }
+    }
+
+    /// Every change up to this number is on disk.
+    pub fn settle(&self, seq: u64) {
+        advance(&self.settled, seq);
+    }
+
+    /// Waits until every change up to this number may be told.
+    pub async fn wait_settled(&self, seq: u64) {
+        // The sender lives as long as `self`.
+        let _ = self.settled().wait_for(|settled| *settled >= seq).await;
     }
 
     /// Every active ban, oldest change first.
@@ -173,10 +211,18 @@ impl Ledger {
     /// Wakes followers, if anything changed; called with the lock released.
     pub(super) fn announce(&self) {
         let newest = self.slots.lock().newest();
-        self.newest.send_if_modified(|known| {
-            let news = *known < newest;
-            *known = newest.max(*known);
-            news
-        });
+        advance(&self.newest, newest);
+        if !self.held.load(Ordering::SeqCst) {
+            self.settle(newest);
+        }
     }
+}
+
+/// Wakes who waits, if this is news.
+fn advance(known: &watch::Sender<u64>, seq: u64) {
+    known.send_if_modified(|known| {
+        let news = *known < seq;
+        *known = seq.max(*known);
+        news
+    });
 }

@@ -6,6 +6,7 @@
 
 pub mod ban;
 pub mod client;
+pub mod followers;
 pub mod jail;
 pub mod ledger;
 pub mod nets;
@@ -34,10 +35,12 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use ipnet::IpNet;
 
 use crate::time::Millis;
 pub use ban::{Ban, Cause, Origin, Reason};
 pub use counters::Tracked;
+pub use followers::{Cursors, Follower};
 pub use history::Earlier;
 pub use jail::{JailId, JailSpec};
 pub use ledger::{Change, Ledger, Lift, Since};
@@ -172,6 +175,7 @@ pub struct Engine {
     counters: counters::Counters,
     history: history::History,
     ledger: Ledger,
+    cursors: Cursors,
     ticks: OnceLock<table::Ticks>,
     /// The newest time `sweep` has seen.
     swept: AtomicU64,
@@ -193,6 +197,7 @@ impl Engine {
             history: history::History::new(hash),
             ledger: Ledger::new(names.clone(), hash),
             names,
+            cursors: Cursors::default(),
             ticks: OnceLock::new(),
             swept: AtomicU64::new(0),
             bans_cap: AtomicUsize::new(limits.bans),
@@ -263,6 +268,23 @@ impl Engine {
     /// The ledger of bans.
     pub fn ledger(&self) -> &Ledger {
         &self.ledger
+    }
+
+    /// How far each follower of the ledger has come.
+    pub fn cursors(&self) -> &Cursors {
+        &self.cursors
+    }
+
+    /// Whether a network touches what must never be locked out: what `ignoreself` spares (own
+    /// addresses, gateways, trusted proxies), or the allowlist of any jail in force.
+    pub fn spares(&self, net: &IpNet) -> Option<Exempt> {
+        let policy = self.policy.load();
+        if policy.itself.overlaps(net) {
+            return Some(Exempt::Itself);
+        }
+        let mut live = policy.jails.iter().flatten().filter(|jail| jail.live);
+        let listed = live.any(|jail| jail.spec.allowlist.overlaps(net));
+        listed.then_some(Exempt::Allowlist)
     }
 
     /// Sizes and totals.

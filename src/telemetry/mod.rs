@@ -4,6 +4,7 @@
 
 pub mod journal;
 pub mod metrics;
+pub mod status;
 
 use tracing_subscriber::{
     EnvFilter, Registry,
@@ -14,6 +15,7 @@ use tracing_subscriber::{
 };
 
 pub use metrics::Metrics;
+pub use status::{Status, Statuses};
 
 /// Changes the log level of the running process.
 #[derive(Clone)]

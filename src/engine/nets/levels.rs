@@ -85,6 +85,14 @@ impl<V: Copy + Ord + Default> Levels<V> {
         short.chain(long).flatten().max()
     }
 
+    /// Whether any prefix contains this one or lies inside it.
+    pub(super) fn overlaps(&self, first: u128, len: u8) -> bool {
+        let shift = 128 - u32::from(len);
+        let cut = |addr: u128| addr.checked_shr(shift).unwrap_or(0);
+        let inside = |(held, held_len): (u128, u8)| held_len > len && cut(held) == cut(first);
+        self.contains(first) || self.prefixes().any(inside)
+    }
+
     /// The length of the widest prefix around `addr`.
     pub(super) fn shortest(&self, addr: u128) -> Option<u8> {
         let holds = |len: u8| match self.short.iter().find(|l| l.len == len) {

@@ -52,6 +52,21 @@ impl NetSet {
         self.0.covering(addr)
     }
 
+    /// Whether any network shares an address with this one. Not for the hot path: IPv6 networks
+    /// inside `net` are looked for one by one.
+    pub fn overlaps(&self, net: &IpNet) -> bool {
+        match unmapped(net.trunc()) {
+            IpNet::V4(net) => {
+                let (first, last) = (net.network().to_bits(), net.broadcast().to_bits());
+                self.0.v4.overlaps(first, last)
+            }
+            IpNet::V6(net) => self
+                .0
+                .v6
+                .overlaps(net.network().to_bits(), net.prefix_len()),
+        }
+    }
+
     /// Every network, after merging: ranges are given as the fewest networks that make them up.
     pub fn iter(&self) -> impl Iterator<Item = IpNet> + '_ {
         self.0.nets()

@@ -51,6 +51,12 @@ impl<V: Copy + Ord> Spans<V> {
         self.find(addr).map(|at| self.values[at])
     }
 
+    /// Whether any range shares an address with this one.
+    pub(super) fn overlaps(&self, first: u32, last: u32) -> bool {
+        let at = self.ranges.partition_point(|range| range.last < first);
+        self.ranges.get(at).is_some_and(|range| range.first <= last)
+    }
+
     pub(super) fn span(&self, addr: u32) -> Option<(u32, u32)> {
         let range = self.ranges[self.find(addr)?];
         Some((range.first, range.last))

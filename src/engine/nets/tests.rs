@@ -153,6 +153,30 @@ proptest! {
 }
 
 #[test]
+fn a_set_knows_what_it_shares_an_address_with() {
+    #[track_caller]
+    fn check(net: &str, expected: bool) {
+        let held = set(&["10.0.0.0/25", "192.0.2.7", "2001:db8::/32", "2001:db9::1"]);
+        let net: IpNet = net.parse().unwrap();
+        assert_eq!(held.overlaps(&net), expected, "{net}");
+    }
+    check("10.0.0.0/8", true);
+    check("10.0.0.127/32", true);
+    check("10.0.0.128/32", false);
+    check("::ffff:10.0.0.1/128", true);
+    check("192.0.2.0/24", true);
+    check("192.0.2.8/29", false);
+    check("0.0.0.0/0", true);
+    check("2001:db8:1::/48", true);
+    check("2001:db8::1/128", true);
+    check("2001::/16", true);
+    check("2001:db9::/64", true);
+    check("2001:db9::2/128", false);
+    check("2001:dba::/32", false);
+    check("::/0", true);
+}
+
+#[test]
 fn a_set_gives_back_its_networks() {
     let mut nets: Vec<String> = set(&[
         "10.0.0.0/25",

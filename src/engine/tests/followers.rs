@@ -1,7 +1,7 @@
 //! What followers read from the ledger, and what persistence takes out and puts back.
 
 use super::{
-    super::{Delta, Lift, Selector, jail::Increment},
+    super::{Delta, Exempt, Lift, Selector, jail::Increment},
     *,
 };
 
@@ -69,6 +69,68 @@ fn a_follower_is_woken_by_every_change_and_by_nothing_else() {
     assert_eq!(lift, Some(Lift::Expired));
     world.wait("1s");
     assert_eq!(world.changes(2).len(), 0, "told once");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_follower_hears_of_a_change_once_it_is_settled() {
+    use crate::engine::Follower;
+    use std::time::Duration;
+
+    async fn heard(follower: &mut Follower) -> String {
+        let next = tokio::time::timeout(Duration::from_secs(60), follower.next(10)).await;
+        match next {
+            Ok(Since::Changes { changes, next }) => {
+                follower.acknowledge(next);
+                story(&changes)
+            }
+            Ok(Since::Snapshot { bans, .. }) => format!("all {}", bans.len()),
+            Err(_) => "nothing".to_owned(),
+        }
+    }
+
+    let world = World::new(jail("web"));
+    world.engine.ledger().hold(true);
+    hand(&world, "192.0.2.1", START + HOUR);
+    hand(&world, "192.0.2.2", START + HOUR);
+    let engine = Arc::new(world.engine);
+    let mut follower = Follower::new(engine.clone(), "crowdsec");
+    assert_eq!(heard(&mut follower).await, "nothing");
+    engine.ledger().settle(1);
+    assert_eq!(heard(&mut follower).await, "+1");
+    assert_eq!(heard(&mut follower).await, "nothing");
+    let mut again = Follower::new(engine.clone(), "crowdsec");
+    engine.ledger().hold(false);
+    assert_eq!(
+        heard(&mut follower).await,
+        "+2",
+        "a failing disk holds nobody up"
+    );
+    assert_eq!(
+        heard(&mut again).await,
+        "+2",
+        "from the cursor that was acknowledged"
+    );
+    follower.at(7);
+    assert_eq!(
+        heard(&mut follower).await,
+        "all 2",
+        "a cursor from another life"
+    );
+    assert_eq!(engine.cursors().all(), [("crowdsec".into(), 2)]);
+}
+
+#[test]
+fn what_must_not_be_locked_out_is_known_by_network() {
+    let spec = JailSpec {
+        allowlist: Arc::new(nets(&["198.51.100.0/24"])),
+        ..jail("web")
+    };
+    let world = World::new(spec);
+    let spares = |text| world.engine.spares(&net(text));
+    assert_eq!(spares("127.0.0.0/8"), Some(Exempt::Itself));
+    assert_eq!(spares("198.51.100.7"), Some(Exempt::Allowlist));
+    assert_eq!(spares("198.51.0.0/16"), Some(Exempt::Allowlist));
+    assert_eq!(spares("192.0.2.1"), None);
 }
 
 #[test]
