@@ -4,30 +4,56 @@ set -euo pipefail
 PATH=$PATH:/usr/sbin:/sbin
 
 # command → package
-needed="nginx:nginx caddy:caddy haproxy:haproxy curl:curl h2load:nghttp2-client"
+needed="nginx:nginx caddy:caddy haproxy:haproxy curl:curl h2load:nghttp2-client faketime:faketime openssl:openssl"
 
 missing=()
 for pair in $needed; do
     command -v "${pair%%:*}" >/dev/null || missing+=("${pair#*:}")
 done
-[ ${#missing[@]} -gt 0 ] || exit 0
+# A real LAPI, unpacked and never installed (its post-installation script wants the internet): the
+# tests start it from this directory. It needs SQLite's library, which is on most machines.
+crowdsec=${JAILGATE_TOOLS:-${XDG_CACHE_HOME:-$HOME/.cache}/jailgate}/crowdsec
+unpack=()
+[ -x "$crowdsec/usr/bin/crowdsec" ] || unpack=(crowdsec)
+ldconfig -p | grep -q 'libsqlite3\.so\.0' || missing+=(libsqlite3-0)
+[ $((${#missing[@]} + ${#unpack[@]})) -gt 0 ] || exit 0
 
 if ! command -v apt-get >/dev/null; then
-    echo "the tests need these packages, install them first: ${missing[*]}" >&2
+    echo "the tests need these packages, install them first: ${missing[*]} ${unpack[*]}" >&2
     exit 1
 fi
 root=()
 [ "$(id -u)" = 0 ] || root=(sudo)
-
-# Debian starts a service as soon as it is installed; exit code 101 here says not to.
-policy=/usr/sbin/policy-rc.d
-if [ ! -e $policy ]; then
-    printf '#!/bin/sh\nexit 101\n' | "${root[@]}" tee $policy >/dev/null
-    "${root[@]}" chmod 755 $policy
-    # shellcheck disable=SC2064
-    trap "${root[*]} rm -f $policy" EXIT
-fi
-echo "installing for the tests: ${missing[*]}"
 "${root[@]}" apt-get -qq -o DPkg::Lock::Timeout=300 update
-"${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq -y -o DPkg::Lock::Timeout=300 \
-    install --no-install-recommends "${missing[@]}" </dev/null >/dev/null
+
+install_packages() {
+    # Debian starts a service as soon as it is installed; exit code 101 here says not to.
+    local policy=/usr/sbin/policy-rc.d
+    if [ ! -e $policy ]; then
+        printf '#!/bin/sh\nexit 101\n' | "${root[@]}" tee $policy >/dev/null
+        "${root[@]}" chmod 755 $policy
+        # shellcheck disable=SC2064
+        trap "${root[*]} rm -f $policy" EXIT
+    fi
+    echo "installing for the tests: ${missing[*]}"
+    "${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq -y -o DPkg::Lock::Timeout=300 \
+        install --no-install-recommends "${missing[@]}" </dev/null >/dev/null
+}
+
+unpack_crowdsec() {
+    echo "unpacking for the tests: crowdsec into $crowdsec"
+    mkdir -p "$(dirname "$crowdsec")"
+    local dir
+    dir=$(mktemp -d -p "$(dirname "$crowdsec")")
+    (
+        cd "$dir"
+        apt-get -qq download crowdsec 2>/dev/null # warns that root downloads unsandboxed
+        dpkg-deb -x crowdsec_*.deb tree
+    )
+    rm -rf "$crowdsec"
+    mv "$dir/tree" "$crowdsec"
+    rm -rf "$dir"
+}
+
+[ ${#missing[@]} -eq 0 ] || install_packages
+[ ${#unpack[@]} -eq 0 ] || unpack_crowdsec

@@ -1,10 +1,12 @@
 //! What the tests start: jailgate itself, real servers, and raw sockets to talk with.
 
+mod lapi;
 mod origin;
 mod peer;
 mod program;
 mod raw;
 
+pub use lapi::{KEY, Lapi, MACHINE, PASSWORD};
 pub use origin::Origin;
 pub use peer::{Peer, free_port};
 pub use program::Jailgate;
