@@ -298,6 +298,7 @@ fn request(client: IpAddr) -> Request<'static> {
         method: b"GET",
         host: b"app.example.com",
         target: b"/index.html",
+        agent: b"curl/8.0",
     }
 }
 

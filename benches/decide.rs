@@ -368,6 +368,7 @@ fn request(client: IpAddr, target: &[u8]) -> Request<'_> {
         method: b"GET",
         host: b"app.example.com",
         target,
+        agent: b"curl/8.0",
     }
 }
 

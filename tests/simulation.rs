@@ -391,6 +391,7 @@ fn request(client: IpAddr, target: &str) -> Request<'_> {
         method: b"GET",
         host: b"",
         target: target.as_bytes(),
+        agent: b"",
     }
 }
 

@@ -46,6 +46,7 @@ fn request(n: u32) -> Request<'static> {
         method: b"GET",
         host: b"bench.example",
         target: b"/app/articles/2026/on-proxies?page=2&sort=date",
+        agent: b"curl/8.0",
     }
 }
 

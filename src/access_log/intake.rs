@@ -16,7 +16,7 @@ use tracing::warn;
 use super::format::{Client, Event, Mark, Unparsed};
 use crate::{
     config::Jail,
-    engine::{Engine, JailId, Outcome, Reason, Request, Verdict, nets::NetSet},
+    engine::{Engine, JailId, Reason, Request, Verdict, nets::NetSet},
     telemetry::{Metrics, metrics::JailMetrics},
     time::Millis,
 };
@@ -157,6 +157,7 @@ impl Intake {
             method: &event.method,
             host: &event.host,
             target: &event.target,
+            agent: &event.agent,
         };
         self.judge(&request, event.status, at);
         Taken::Judged
@@ -187,7 +188,7 @@ impl Intake {
     fn judge(&self, request: &Request<'_>, status: u16, at: Millis) {
         for jail in &self.jails {
             if let Verdict::Pass | Verdict::Simulated(_) = self.engine.check(jail.id, request, at)
-                && counted(&self.engine.observe(jail.id, request, status, at))
+                && self.engine.observe(jail.id, request, status, at).counted()
             {
                 jail.metrics.failures.inc();
             }
@@ -273,13 +274,5 @@ pub fn is_own(event: &Event<'_>, denials: &[u16]) -> bool {
                     .iter()
                     .any(|reason| reason.as_str().as_bytes() == &**word)
         }
-    }
-}
-
-fn counted(outcome: &Outcome) -> bool {
-    match outcome {
-        Outcome::Ignored => false,
-        Outcome::Counted(_) => true,
-        Outcome::Banned { begun, .. } | Outcome::Simulated { begun, .. } => *begun,
     }
 }

@@ -326,7 +326,7 @@ impl Engine {
 
     /// Everywhere a client may be banned as; a single v6 address also as the prefix it is folded
     /// to.
-    fn places(&self, net: IpNet, jail: Option<&str>) -> Vec<Client> {
+    pub(super) fn places(&self, net: IpNet, jail: Option<&str>) -> Vec<Client> {
         let policy = self.policy.load();
         let jails: Vec<JailId> = match jail {
             Some(name) => self.names.find(name).into_iter().collect(),

@@ -79,11 +79,15 @@ impl Engine {
         if let (Tally::Full, Some(wider)) = (&tallied, wider) {
             tallied = tally(wider, true);
         }
-        match tallied {
+        let outcome = match tallied {
             Tally::Counted(count) => Outcome::Counted(count),
             Tally::Stale | Tally::Full => Outcome::Ignored,
             Tally::Settled(outcome) => outcome,
+        };
+        if outcome.counted() {
+            self.witness(jail.id, addr, request, event.status, event.at);
         }
+        outcome
     }
 
     /// The wider network a client is counted as under flood, if that is wanted.
@@ -188,6 +192,7 @@ impl Engine {
         self.ledger.announce();
         // only now: whoever counts from here on finds the ban first
         self.counters.forget(client, jail.id);
+        self.witness(jail.id, addr, request, status, now);
         (denial(until), begun)
     }
 

@@ -57,6 +57,11 @@ impl History {
         past.insert(key, (earlier.bans, earlier.until));
     }
 
+    /// Forgets every ban of clients within `client`.
+    pub(super) fn forget(&self, client: &IpNet) {
+        self.past.lock().retain(|(net, _), _| !client.contains(net));
+    }
+
     /// Forgets what is no longer remembered; `remember` answers per jail.
     pub(super) fn sweep(&self, now: Millis, remember: impl Fn(JailId) -> Millis) {
         let mut past = self.past.lock();

@@ -6,6 +6,7 @@
 
 pub mod ban;
 pub mod client;
+pub mod evidence;
 pub mod followers;
 pub mod jail;
 pub mod ledger;
@@ -40,6 +41,7 @@ use ipnet::IpNet;
 use crate::time::Millis;
 pub use ban::{Ban, Cause, Origin, Reason};
 pub use counters::Tracked;
+pub use evidence::{Evidence, Trace};
 pub use followers::{Cursors, Follower};
 pub use history::Earlier;
 pub use jail::{JailId, JailSpec};
@@ -56,6 +58,8 @@ pub struct Request<'a> {
     pub host: &'a [u8],
     /// Origin-form target as sent: escaped path, `?`, raw query. Never absolute-form.
     pub target: &'a [u8],
+    /// `User-Agent` as sent; empty when unknown. Evidence for people, nothing is decided by it.
+    pub agent: &'a [u8],
 }
 
 /// May this request pass?
@@ -118,6 +122,17 @@ pub enum Outcome {
     },
 }
 
+impl Outcome {
+    /// Whether this very event was counted, also as the one that led to a ban.
+    pub fn counted(&self) -> bool {
+        match self {
+            Self::Ignored => false,
+            Self::Counted(_) => true,
+            Self::Banned { begun, .. } | Self::Simulated { begun, .. } => *begun,
+        }
+    }
+}
+
 /// Caps and switches of the whole engine.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -174,6 +189,7 @@ pub struct Engine {
     everywhere: table::Scope,
     counters: counters::Counters,
     history: history::History,
+    evidence: evidence::Ring,
     ledger: Ledger,
     cursors: Cursors,
     ticks: OnceLock<table::Ticks>,
@@ -195,6 +211,7 @@ impl Engine {
             everywhere: table::Scope::new(128, hash),
             counters: counters::Counters::new(limits.tracked_clients, hash),
             history: history::History::new(hash),
+            evidence: evidence::Ring::new(hash),
             ledger: Ledger::new(names.clone(), hash),
             names,
             cursors: Cursors::default(),

@@ -78,6 +78,23 @@ impl Engine {
         self.ledger.announce();
     }
 
+    /// Forgets what was counted of a client or range, its earlier bans and its evidence, in every
+    /// jail; a single IPv6 address also as the prefix it is counted by. Bans that stand stay:
+    /// lift them first.
+    pub fn erase(&self, client: ipnet::IpNet) {
+        let mut nets: Vec<_> = self.places(canonical_net(client), None);
+        nets.dedup_by_key(|(net, _)| *net);
+        for (net, _) in nets {
+            for tracked in self.counters.export() {
+                if net.contains(&tracked.client) {
+                    self.counters.forget(tracked.client, tracked.jail);
+                }
+            }
+            self.history.forget(&net);
+            self.evidence.forget(net);
+        }
+    }
+
     /// What is counted of one client in one jail.
     pub fn tracked(&self, jail: JailId, client: std::net::IpAddr) -> Option<Tracked> {
         let policy = self.policy.load();

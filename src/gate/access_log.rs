@@ -58,7 +58,6 @@ pub struct Record {
     peer: Option<IpAddr>,
     version: Version,
     asked: Asked,
-    agent: Option<HeaderValue>,
     referer: Option<HeaderValue>,
     status: AtomicU16,
     bytes: AtomicU64,
@@ -194,7 +193,6 @@ impl Record {
             peer: exchange.link.peer_ip(),
             version: exchange.head.version,
             asked: exchange.asked(),
-            agent: text(header::USER_AGENT),
             referer: text(header::REFERER),
             status: AtomicU16::new(499),
             bytes: AtomicU64::new(0),
@@ -260,7 +258,10 @@ impl Record {
         out.push_str("\" \"");
         quoted(
             &mut out,
-            self.agent.as_ref().map_or(b"-", HeaderValue::as_bytes),
+            self.asked
+                .agent
+                .as_ref()
+                .map_or(b"-", HeaderValue::as_bytes),
         );
         _ = write!(
             out,
@@ -297,7 +298,7 @@ impl Record {
             "reason": judged.reason.map(Reason::as_str),
             "broken": self.broken.load(Relaxed),
             "referer": header(&self.referer),
-            "user_agent": header(&self.agent),
+            "user_agent": header(&self.asked.agent),
         });
         format!("{line}\n")
     }

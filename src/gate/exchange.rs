@@ -10,7 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderValue, header, request::Parts, uri::PathAndQuery};
+use http::{HeaderMap, HeaderValue, header, request::Parts, uri::PathAndQuery};
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Sleep, sleep};
@@ -56,6 +56,8 @@ pub struct Asked {
     pub host: Option<HeaderValue>,
     /// Origin-form target.
     pub target: Option<PathAndQuery>,
+    /// `User-Agent` as sent.
+    pub agent: Option<HeaderValue>,
 }
 
 /// One request in so many is timed for the histograms, and the first on every connection.
@@ -87,6 +89,7 @@ impl Exchange {
             method: self.head.method.clone(),
             host: self.head.headers.get(header::HOST).cloned(),
             target: self.head.uri.path_and_query().cloned(),
+            agent: self.head.headers.get(header::USER_AGENT).cloned(),
         }
     }
 }
@@ -102,8 +105,16 @@ impl Asked {
                 .target
                 .as_ref()
                 .map_or(b"/", |target| target.as_str().as_bytes()),
+            agent: self.agent.as_ref().map_or(b"", HeaderValue::as_bytes),
         }
     }
+}
+
+/// `User-Agent` as sent, empty when there is none.
+pub fn agent(headers: &HeaderMap) -> &[u8] {
+    headers
+        .get(header::USER_AGENT)
+        .map_or(b"", HeaderValue::as_bytes)
 }
 
 /// A `Host` without its port.

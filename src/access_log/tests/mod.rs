@@ -96,6 +96,7 @@ impl Bench {
             method: b"GET",
             host: b"",
             target: b"/other",
+            agent: b"",
         };
         let jail = self.shared.engine.jail("web").unwrap();
         matches!(

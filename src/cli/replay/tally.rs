@@ -140,6 +140,7 @@ impl Tally {
             method: &event.method,
             host: &event.host,
             target: &event.target,
+            agent: &event.agent,
         };
         for index in 0..self.jails.len() {
             if jails.contains(&self.jails[index].name) {

@@ -1,6 +1,7 @@
 //! The engine as a specification: a small world that plays requests by script.
 
 mod bans;
+mod evidence;
 mod followers;
 mod limits;
 mod parallel;
@@ -74,6 +75,7 @@ fn request<'a>(client: &str, method: &'a str, target: &'a str) -> Request<'a> {
         method: method.as_bytes(),
         host: b"app.example.com",
         target: target.as_bytes(),
+        agent: b"",
     }
 }
 

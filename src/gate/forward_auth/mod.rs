@@ -11,7 +11,7 @@ use self::rebuild::{Metadata, rebuild};
 pub use self::suspicion::Suspicion;
 use super::{
     client_ip::{Client, Rule},
-    exchange::{Body, Exchange},
+    exchange::{Body, Exchange, agent},
     guard, identify,
     respond::Refusal,
     site::{Site, Warden},
@@ -106,6 +106,7 @@ fn decide(
         method: asked.method.as_bytes(),
         host: asked.host.as_bytes(),
         target: asked.target.as_bytes(),
+        agent: agent(&exchange.head.headers),
     };
     let verdict = site.engine.check(warden.id, &request, exchange.now);
     warden.metrics.judged(&verdict);

@@ -13,7 +13,7 @@ use super::Guarding;
 use crate::{
     engine::{Denial, Request, Verdict},
     gate::{
-        exchange::{Asked, Body, Exchange},
+        exchange::{Asked, Body, Exchange, agent},
         identify,
         respond::{Denied, Refusal},
         site::{Site, Warden},
@@ -126,6 +126,7 @@ fn judge(exchange: &mut Exchange) -> Result<Clients, Refusal> {
             method: exchange.head.method.as_str().as_bytes(),
             host: exchange.host(),
             target: exchange.target().as_bytes(),
+            agent: agent(&exchange.head.headers),
         };
         let verdict = site.engine.check(warden.id, &request, exchange.now);
         warden.metrics.judged(&verdict);
