@@ -150,6 +150,7 @@ impl Engine {
                 .map_or(0, |jail| millis(jail.spec.findtime))
         });
         while self.expire(now, ticks) {}
+        self.end_allowed(now);
         if now / 60_000 != before / 60_000 {
             self.history.sweep(now, |jail| {
                 let increment = policy.any(jail).and_then(|jail| jail.spec.increment);

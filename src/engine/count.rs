@@ -45,7 +45,7 @@ impl Engine {
             return Outcome::Ignored;
         };
         let addr = client::canonical(request.client);
-        match self.ruling(&policy, jail, addr, request.target) {
+        match self.ruling(&policy, jail, addr, request.target, &mut |_, _| {}) {
             Ruling::Exempt(_) => Outcome::Ignored,
             Ruling::Denylist => jail.replace(denylisted(jail), false),
             Ruling::Block(pattern) => {
@@ -70,7 +70,7 @@ impl Engine {
                 jail.id,
                 event,
                 evict,
-                || Some(jail.replace(self.standing(jail, addr, event.at)?, false)),
+                || Some(jail.replace(self.standing(jail, addr, event.at, &mut |_, _| {})?, false)),
                 |reached| self.begin(jail, client, reached, request, event),
             )
         };
@@ -111,11 +111,7 @@ impl Engine {
     ) -> Outcome {
         let since = event.at.max(reached.last);
         let (until, earlier) = self.until(jail, client, since, 0);
-        let denial = Denial {
-            reason: Reason::Banned,
-            jail: jail.id,
-            until: Some(until),
-        };
+        let denial = jail.denial(Reason::Banned, until);
         let mut begun = true;
         if until > since {
             self.remember(jail, client, earlier + 1, until);
@@ -152,11 +148,7 @@ impl Engine {
     ) -> (Denial, bool) {
         let client = client::fold(addr, jail.spec.ipv6_prefix);
         let place = jail.place(client);
-        let denial = |until| Denial {
-            reason: Reason::Rule,
-            jail: jail.id,
-            until: Some(until),
-        };
+        let denial = |until| jail.denial(Reason::Rule, until);
         let mut slots = self.ledger.lock();
         let held = slots.find(&place).map(|id| slots.slot(id));
         let held = held.filter(|slot| slot.until() > now);
@@ -198,7 +190,13 @@ impl Engine {
 
     /// When a ban that begins `at` ends, and how many earlier ones it grew by. `running` is 1 when
     /// the latest of them is the one being extended.
-    fn until(&self, jail: &Jail, client: IpNet, at: Millis, running: u32) -> (Millis, u32) {
+    pub(super) fn until(
+        &self,
+        jail: &Jail,
+        client: IpNet,
+        at: Millis,
+        running: u32,
+    ) -> (Millis, u32) {
         let earlier = jail.spec.increment.map_or(0, |increment| {
             let bans = self
                 .history
@@ -223,6 +221,14 @@ impl Engine {
 }
 
 impl Jail {
+    pub(super) fn denial(&self, reason: Reason, until: Millis) -> Denial {
+        Denial {
+            reason,
+            jail: self.id,
+            until: Some(until),
+        }
+    }
+
     /// Where this jail's own ban of a client stands.
     fn place(&self, client: IpNet) -> Place {
         Place {

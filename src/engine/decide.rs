@@ -21,34 +21,79 @@ pub(super) enum Ruling {
     Open,
 }
 
+/// Where a request is bound, before anything is counted or banned for it.
+#[derive(Debug)]
+pub(super) enum Course<'p> {
+    Exempt(Exempt),
+    Deny(&'p Jail, Denial),
+    Block(&'p Jail, Arc<str>),
+    Count(&'p Jail),
+    Pass(&'p Jail),
+}
+
+/// What is asked on the way there, for whoever explains it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Question {
+    Enabled,
+    Itself,
+    Denylist,
+    Allowlist,
+    Allowed,
+    Rules(Option<(Mode, usize)>),
+    Bans,
+    Everywhere,
+}
+
 impl Engine {
     /// May this request pass `jail`? Counts it when the jail counts requests: the N-th is the one
     /// denied. A jail that is not configured exempts. Takes no exclusive lock unless it counts or
     /// bans.
     pub fn check(&self, jail: JailId, request: &Request<'_>, now: Millis) -> Verdict {
         let policy = self.policy.load();
-        let Some(jail) = policy.live(jail).filter(|jail| jail.spec.enabled) else {
-            return Verdict::Exempt(Exempt::Disabled);
-        };
         let addr = client::canonical(request.client);
-        match self.ruling(&policy, jail, addr, request.target) {
-            Ruling::Exempt(why) => Verdict::Exempt(why),
-            Ruling::Denylist => jail.refuse(denylisted(jail)),
-            Ruling::Block(pattern) => {
+        match self.course(&policy, jail, addr, request, now, &mut |_, _| {}) {
+            Course::Exempt(why) => Verdict::Exempt(why),
+            Course::Deny(jail, denial) => jail.refuse(denial),
+            Course::Block(jail, pattern) => {
                 jail.refuse(self.ban_by_rule(jail, addr, request, pattern, 0, now).0)
             }
-            Ruling::Open => match self.standing(jail, addr, now) {
-                Some(denial) => jail.refuse(denial),
-                None if jail.counts_requests() && jail.matches(request) => {
-                    let event = jail.event(now, 0, self.swept());
-                    match self.count(jail, addr, request, event) {
-                        Outcome::Ignored | Outcome::Counted(_) => Verdict::Pass,
-                        Outcome::Banned { denial, .. } | Outcome::Simulated { denial, .. } => {
-                            jail.refuse(denial)
-                        }
+            Course::Pass(_) => Verdict::Pass,
+            Course::Count(jail) => {
+                let event = jail.event(now, 0, self.swept());
+                match self.count(jail, addr, request, event) {
+                    Outcome::Ignored | Outcome::Counted(_) => Verdict::Pass,
+                    Outcome::Banned { denial, .. } | Outcome::Simulated { denial, .. } => {
+                        jail.refuse(denial)
                     }
                 }
-                None => Verdict::Pass,
+            }
+        }
+    }
+
+    /// The order of a decision. `say` hears every question and whether it decided.
+    #[inline(always)]
+    pub(super) fn course<'p>(
+        &self,
+        policy: &'p Policy,
+        jail: JailId,
+        addr: IpAddr,
+        request: &Request<'_>,
+        now: Millis,
+        say: &mut impl FnMut(Question, bool),
+    ) -> Course<'p> {
+        let jail = policy.live(jail).filter(|jail| jail.spec.enabled);
+        say(Question::Enabled, jail.is_some());
+        let Some(jail) = jail else {
+            return Course::Exempt(Exempt::Disabled);
+        };
+        match self.ruling(policy, jail, addr, request.target, say) {
+            Ruling::Exempt(why) => Course::Exempt(why),
+            Ruling::Denylist => Course::Deny(jail, denylisted(jail)),
+            Ruling::Block(pattern) => Course::Block(jail, pattern),
+            Ruling::Open => match self.standing(jail, addr, now, say) {
+                Some(denial) => Course::Deny(jail, denial),
+                None if jail.counts_requests() && jail.matches(request) => Course::Count(jail),
+                None => Course::Pass(jail),
             },
         }
     }
@@ -61,17 +106,27 @@ impl Engine {
         jail: &Jail,
         addr: IpAddr,
         target: &[u8],
+        say: &mut impl FnMut(Question, bool),
     ) -> Ruling {
-        if jail.spec.ignore_self && policy.itself.contains(addr) {
+        let mut ask = |question, hit| {
+            say(question, hit);
+            hit
+        };
+        if jail.spec.ignore_self && ask(Question::Itself, policy.itself.contains(addr)) {
             return Ruling::Exempt(Exempt::Itself);
         }
-        if jail.spec.denylist.contains(addr) {
+        if ask(Question::Denylist, jail.spec.denylist.contains(addr)) {
             return Ruling::Denylist;
         }
-        if jail.spec.allowlist.contains(addr) {
+        if ask(Question::Allowlist, jail.spec.allowlist.contains(addr))
+            || ask(Question::Allowed, policy.allowed.contains(addr))
+        {
             return Ruling::Exempt(Exempt::Allowlist);
         }
-        match jail.spec.urls.judge(target) {
+        let hit = jail.spec.urls.judge(target);
+        let rule = hit.as_ref().map(|hit| (hit.mode, hit.index));
+        say(Question::Rules(rule), rule.is_some());
+        match hit {
             Some(hit) if hit.mode == Mode::Block => {
                 Ruling::Block(jail.spec.urls.pattern(hit.index))
             }
@@ -83,16 +138,27 @@ impl Engine {
     /// The ban or decision that refuses this client now: the jail's own first, then those that
     /// hold everywhere.
     #[inline]
-    pub(super) fn standing(&self, jail: &Jail, addr: IpAddr, now: Millis) -> Option<Denial> {
+    pub(super) fn standing(
+        &self,
+        jail: &Jail,
+        addr: IpAddr,
+        now: Millis,
+        say: &mut impl FnMut(Question, bool),
+    ) -> Option<Denial> {
         let ticks = *self.ticks.get()?;
-        for (scope, id) in [(&*jail.scope, Some(jail.id)), (&self.everywhere, None)] {
-            let (until, outside) = match scope.standing(addr, ticks, now) {
-                Standing::Free => continue,
-                Standing::Banned { until, outside } => (until, outside),
-                Standing::Unsure => match self.settle(addr, id, now) {
-                    Some(exact) => exact,
-                    None => continue,
-                },
+        let scopes = [
+            (&*jail.scope, Some(jail.id), Question::Bans),
+            (&self.everywhere, None, Question::Everywhere),
+        ];
+        for (scope, id, question) in scopes {
+            let standing = match scope.standing(addr, ticks, now) {
+                Standing::Free => None,
+                Standing::Banned { until, outside } => Some((until, outside)),
+                Standing::Unsure => self.settle(addr, id, now),
+            };
+            say(question, standing.is_some());
+            let Some((until, outside)) = standing else {
+                continue;
             };
             let reason = if outside {
                 Reason::Decision
@@ -121,7 +187,7 @@ impl Engine {
 }
 
 impl Jail {
-    fn refuse(&self, denial: Denial) -> Verdict {
+    pub(super) fn refuse(&self, denial: Denial) -> Verdict {
         if self.spec.simulate {
             Verdict::Simulated(denial)
         } else {

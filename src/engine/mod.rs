@@ -4,9 +4,11 @@
 //! it, [`Engine::apply`] takes in what others decided, [`Engine::sweep`] lets go of what expired.
 //! Every call takes `now` in Unix milliseconds.
 
+pub mod allow;
 pub mod ban;
 pub mod client;
 pub mod evidence;
+pub mod explain;
 pub mod followers;
 pub mod jail;
 pub mod ledger;
@@ -39,9 +41,11 @@ use arc_swap::ArcSwap;
 use ipnet::IpNet;
 
 use crate::time::Millis;
+pub use allow::{AllowList, Allowed};
 pub use ban::{Ban, Cause, Origin, Reason};
 pub use counters::Tracked;
 pub use evidence::{Evidence, Trace};
+pub use explain::{Explanation, Finding};
 pub use followers::{Cursors, Follower};
 pub use history::Earlier;
 pub use jail::{JailId, JailSpec};
@@ -190,6 +194,7 @@ pub struct Engine {
     counters: counters::Counters,
     history: history::History,
     evidence: evidence::Ring,
+    allow: AllowList,
     ledger: Ledger,
     cursors: Cursors,
     ticks: OnceLock<table::Ticks>,
@@ -212,6 +217,7 @@ impl Engine {
             counters: counters::Counters::new(limits.tracked_clients, hash),
             history: history::History::new(hash),
             evidence: evidence::Ring::new(hash),
+            allow: AllowList::default(),
             ledger: Ledger::new(names.clone(), hash),
             names,
             cursors: Cursors::default(),
@@ -254,6 +260,7 @@ impl Engine {
         let next = Arc::new(policy::Policy {
             jails: next,
             itself,
+            allowed: old.allowed.clone(),
         });
         self.policy.store(next.clone());
         let enforced = |id: JailId| next.live(id).is_some_and(|jail| !jail.spec.simulate);
@@ -293,14 +300,16 @@ impl Engine {
     }
 
     /// Whether a network touches what must never be locked out: what `ignoreself` spares (own
-    /// addresses, gateways, trusted proxies), or the allowlist of any jail in force.
+    /// addresses, gateways, trusted proxies), the allowlist of any jail in force, or the runtime
+    /// allow list.
     pub fn spares(&self, net: &IpNet) -> Option<Exempt> {
         let policy = self.policy.load();
         if policy.itself.overlaps(net) {
             return Some(Exempt::Itself);
         }
         let mut live = policy.jails.iter().flatten().filter(|jail| jail.live);
-        let listed = live.any(|jail| jail.spec.allowlist.overlaps(net));
+        let listed =
+            policy.allowed.overlaps(net) || live.any(|jail| jail.spec.allowlist.overlaps(net));
         listed.then_some(Exempt::Allowlist)
     }
 

@@ -38,10 +38,12 @@ pub(super) struct Jail {
 }
 
 /// Every jail by id.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Policy {
     pub(super) jails: Vec<Option<Jail>>,
     pub(super) itself: NetSet,
+    /// Who operators allow at runtime, in every jail.
+    pub(super) allowed: NetSet,
 }
 
 impl Names {

@@ -1,7 +1,9 @@
 //! The engine as a specification: a small world that plays requests by script.
 
+mod allow;
 mod bans;
 mod evidence;
+mod explain;
 mod followers;
 mod limits;
 mod parallel;
