@@ -99,10 +99,12 @@ impl App {
         let metrics = Arc::new(Metrics::new());
         let seed = RandomState::new().hash_one(clock.now());
         let engine = Arc::new(Engine::new(limits(&config), seed));
+        let doors = gate::doors(&config)?;
         let spared = itself::networks(&config);
         enforce(&engine, &config, spared.clone(), clock);
         let routing = Arc::new(proxy::Routing::build(&config, None)?);
-        let site = gate::Site::build(&config, engine.clone(), metrics.clone(), routing.clone())?;
+        let (judge, counts) = (engine.clone(), metrics.clone());
+        let site = gate::Site::build(&config, doors, judge, counts, routing.clone());
         let gate = gate::bind(&config, gate::cores())?;
         let admin = admin::bind(&config.admin).await?;
         let tasks = Tasks::new();
@@ -284,20 +286,14 @@ impl App {
 
     fn adopt(&mut self, config: Config, gate: &gate::Gate) -> Result<(), Error> {
         let routing = Arc::new(proxy::Routing::build(&config, Some(&self.routing.load()))?);
+        let doors = gate::doors(&config)?;
         for key in Config::needs_restart(&self.config, &config) {
             tracing::warn!(key, "changed, but takes effect at the next start only");
         }
         let spared = itself::networks(&config);
         enforce(&self.engine, &config, spared.clone(), self.clock);
         let (engine, metrics) = (self.engine.clone(), self.metrics.clone());
-        let site = match gate::Site::build(&config, engine, metrics, routing.clone()) {
-            Ok(site) => site,
-            Err(error) => {
-                // A certificate was refused: the jails go back with everything else.
-                enforce(&self.engine, &self.config, self.spared.clone(), self.clock);
-                return Err(error.into());
-            }
-        };
+        let site = gate::Site::build(&config, doors, engine, metrics, routing.clone());
         gate.reload(&site);
         let itself = NetSet::build(spared.iter().copied());
         self.logs.adopt(&config, &itself);

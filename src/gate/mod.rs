@@ -32,6 +32,6 @@ mod wire;
 
 pub use self::{
     server::{Error, Gate, Left, Opened, bind, cores},
-    site::Site,
+    site::{Site, doors},
     tls::Error as TlsError,
 };

@@ -78,15 +78,24 @@ pub struct Warden {
     pub metrics: Arc<JailMetrics>,
 }
 
+/// The doors of a configuration: entry points in file order, then forwardAuth. Reads the
+/// certificates, so it comes before anything else of a new configuration is put in force.
+pub fn doors(config: &Config) -> Result<Arc<[Door]>, tls::Error> {
+    let auth = config.forward_auth.iter().map(Door::asked);
+    let doors = config.entry_points.iter().map(Door::open);
+    doors.chain(auth).collect()
+}
+
 impl Site {
-    /// Puts a configuration together. `routing` was built from the same one, and `engine` has its
-    /// jails in force.
+    /// Puts a configuration together. `doors` and `routing` were built from the same one, and
+    /// `engine` has its jails in force.
     pub fn build(
         config: &Config,
+        doors: Arc<[Door]>,
         engine: Arc<Engine>,
         metrics: Arc<Metrics>,
         routing: Arc<Routing>,
-    ) -> Result<Self, tls::Error> {
+    ) -> Self {
         let wardens = wardens(config, &engine, &metrics);
         let named = |names: &[Arc<str>]| -> Arc<[Warden]> {
             names
@@ -100,19 +109,17 @@ impl Site {
             .iter()
             .map(|route| named(&route.jails))
             .collect();
-        let auth = config.forward_auth.iter().map(Door::asked);
-        let doors = config.entry_points.iter().map(Door::open).chain(auth);
-        Ok(Self {
+        Self {
             engine,
             metrics,
             routing,
-            doors: doors.collect::<Result<_, _>>()?,
+            doors,
             suspicion: Arc::default(),
             access_log: AccessLog::open(&config.log),
             routes,
             stray,
             wardens: Arc::new(wardens),
-        })
+        }
     }
 
     /// The same for sockets that are open already: their doors, in their order. One that the new

@@ -169,6 +169,25 @@ fn a_reload_that_fails_keeps_the_old_configuration() {
 }
 
 #[test]
+fn a_reload_whose_certificate_is_refused_changes_nothing() {
+    let origin = Origin::start();
+    let gate = Jailgate::run(&config(&origin, 2));
+    let web = gate.address("web");
+    let secured = config(&origin, 9)
+        + "forwardAuth: { address: \"127.0.0.1:0\", tls: { certFile: none.pem, keyFile: none.pem } }\n";
+    fs::write(gate.path().join("none.pem"), "no certificate\n").unwrap();
+    gate.rewrite(&secured);
+    gate.wait_for("configuration not reloaded");
+    let from = "X-Forwarded-For: 203.0.113.4\r\n";
+    assert_eq!(get(web, "/status/404", from).status, 404);
+    assert_eq!(
+        get(web, "/status/404", from).status,
+        403,
+        "the old maxretry"
+    );
+}
+
+#[test]
 fn a_list_file_is_read_again_when_it_changes() {
     let origin = Origin::start();
     let dir = tempfile::tempdir().unwrap();

@@ -11,7 +11,7 @@ use tokio::{
 use crate::{
     config::{Address, Config},
     engine::{Engine, Limits, nets::NetSet},
-    gate::{Gate, Left, Site, bind},
+    gate::{Gate, Left, Site, bind, doors},
     proxy::Routing,
     tasks::Tasks,
     telemetry::Metrics,
@@ -26,7 +26,13 @@ pub fn site(yaml: &str) -> Site {
     let config = config(yaml);
     let engine = engine(&config, Clock::start());
     let routing = Arc::new(Routing::build(&config, None).unwrap());
-    Site::build(&config, engine, Arc::default(), routing).unwrap()
+    Site::build(
+        &config,
+        doors(&config).unwrap(),
+        engine,
+        Arc::default(),
+        routing,
+    )
 }
 
 pub fn config(yaml: &str) -> Config {
@@ -64,7 +70,13 @@ impl Running {
         let engine = engine(&config, clock);
         let routing = Arc::new(Routing::build(&config, None).unwrap());
         let metrics = Arc::new(Metrics::new());
-        let site = Site::build(&config, engine.clone(), metrics, routing).unwrap();
+        let site = Site::build(
+            &config,
+            doors(&config).unwrap(),
+            engine.clone(),
+            metrics,
+            routing,
+        );
         let opened = bind(&config, 2).unwrap();
         let addresses = opened.addresses().into_iter().map(|(_, at)| at).collect();
         let tasks = Tasks::new();
@@ -87,7 +99,13 @@ impl Running {
     pub fn reload(&self, yaml: &str) {
         let config = config(yaml);
         let routing = Arc::new(Routing::build(&config, None).unwrap());
-        let site = Site::build(&config, self.engine.clone(), Arc::default(), routing).unwrap();
+        let site = Site::build(
+            &config,
+            doors(&config).unwrap(),
+            self.engine.clone(),
+            Arc::default(),
+            routing,
+        );
         self.gate.reload(&site);
     }
 
