@@ -8,6 +8,7 @@ use std::{
 };
 
 use ipnet::{IpNet, Ipv4Net};
+use parking_lot::MutexGuard;
 
 use super::{
     Delta, Engine, Selector,
@@ -21,14 +22,17 @@ use super::{
 };
 use crate::time::Millis;
 
-/// Changes made under one hold of the ledger's lock.
-const CHUNK: usize = 4096;
+/// Changes made under one hold of the ledger's lock: a request that begins a ban waits for one
+/// such hold, well under a millisecond.
+const CHUNK: usize = 256;
+/// Slots looked through under one hold where most stay as they are.
+const SCAN: usize = 4096;
 /// Ends of outside decisions are told as a remaining time: repeated pulls differ by less.
 const SAME_END: Millis = 1000;
 
 impl Engine {
     /// Takes in decisions made elsewhere. What stands unchanged is not a change; removals come
-    /// first. The lock is let go every few thousand decisions.
+    /// first. The lock is let go every few hundred decisions, to whoever waits.
     pub fn apply(&self, origin: &Origin, delta: Delta, now: Millis) {
         let ticks = self.ticks(now);
         let place = |ban: &Ban| Place {
@@ -65,7 +69,11 @@ impl Engine {
                 }
             }
             self.mirror(&slots, &changed, ticks);
+            MutexGuard::unlock_fair(slots);
         }
+        self.ledger
+            .lock()
+            .reserve(delta.add.len().min(self.bans_cap()));
         let mut add = delta
             .add
             .into_iter()
@@ -81,6 +89,7 @@ impl Engine {
                 }
             }
             self.mirror(&slots, &changed, ticks);
+            MutexGuard::unlock_fair(slots);
         }
         self.ledger.announce();
     }
@@ -268,6 +277,7 @@ impl Engine {
             }
         }
         self.mirror(&slots, &changed, ticks);
+        MutexGuard::unlock_fair(slots);
         changed.len() == CHUNK
     }
 
@@ -294,7 +304,7 @@ impl Engine {
         let mut from = 0;
         loop {
             let mut slots = self.ledger.lock();
-            let Some(chunk) = slots.chunk(from, CHUNK) else {
+            let Some(chunk) = slots.chunk(from, SCAN) else {
                 break;
             };
             let ids = (from as u32..)
@@ -302,8 +312,14 @@ impl Engine {
                 .filter(|(_, slot)| slot.is_active());
             let ids = ids.map(|(id, _)| id).filter(|id| gone(&slots, *id));
             let ids: Vec<u32> = ids.collect();
-            self.lift(&mut slots, &ids, how, ticks, lifted);
-            from += CHUNK;
+            for ids in ids.chunks(CHUNK) {
+                // in the pause before, others may have lifted some
+                let still = |id: &u32| slots.slot(*id).is_active() && gone(&slots, *id);
+                let ids: Vec<u32> = ids.iter().copied().filter(still).collect();
+                self.lift(&mut slots, &ids, how, ticks, lifted);
+                MutexGuard::bump(&mut slots);
+            }
+            from += SCAN;
         }
     }
 

@@ -1,23 +1,22 @@
 //! Until when a client is banned, as the hot path asks it: compact sharded tables for single
-//! clients, a swapped-whole map for ranges. A mirror of the ledger, which settles what a 32-bit
+//! clients, one such table per prefix length for ranges. A mirror of the ledger, which settles what a 32-bit
 //! end cannot tell. It neither counts nor knows why.
+
+mod ranges;
 
 use std::{
     hash::{BuildHasher, Hash},
     net::IpAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::atomic::{AtomicUsize, Ordering},
 };
 
-use arc_swap::ArcSwapOption;
 use crossbeam_utils::CachePadded;
 use foldhash::fast::{FixedState, FoldHasher};
-use hashbrown::{HashMap, HashTable};
+use hashbrown::HashTable;
 use ipnet::IpNet;
 use parking_lot::RwLock;
 
+use self::ranges::Ranges;
 use crate::time::Millis;
 
 /// Enough that two cores rarely meet, few enough that an empty table costs 8 KiB.
@@ -72,15 +71,7 @@ pub(super) struct Scope {
     v4: Expiries<u32>,
     v6: Expiries<V6>,
     v6_prefix: u8,
-    ranges: ArcSwapOption<Ranges>,
-    hash: Keyed,
-}
-
-/// Whatever is not a single client, by prefix length.
-#[derive(Clone, Debug, Default)]
-struct Ranges {
-    v4: Vec<(u8, HashMap<u32, End, Keyed>)>,
-    v6: Vec<(u8, HashMap<V6, End, Keyed>)>,
+    ranges: Ranges,
 }
 
 impl BuildHasher for Keyed {
@@ -184,6 +175,10 @@ impl<K: Copy + Eq + Hash> Expiries<K> {
         }
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.len.load(Ordering::Relaxed)
+    }
+
     /// Gives memory back where most of it stands empty.
     fn shrink(&self) {
         for shard in &self.shards {
@@ -211,8 +206,7 @@ impl Scope {
             v4: Expiries::new(hash),
             v6: Expiries::new(hash),
             v6_prefix,
-            ranges: ArcSwapOption::empty(),
-            hash,
+            ranges: Ranges::new(hash),
         }
     }
 
@@ -233,35 +227,20 @@ impl Scope {
             return single;
         }
         self.ranges
-            .load()
-            .as_ref()
-            .map_or(Standing::Free, |ranges| {
-                ranges
-                    .longest(addr)
-                    .map_or(Standing::Free, |end| ticks.standing(end, now))
-            })
+            .longest(addr)
+            .map_or(Standing::Free, |end| ticks.standing(end, now))
     }
 
     /// Sets or clears (`None`) many at once. The caller holds the ledger, so nobody else writes.
     pub(super) fn set(&self, ends: impl IntoIterator<Item = (IpNet, Option<End>)>) {
-        let mut ranges: Option<Ranges> = None;
         for (net, end) in ends {
             match net {
                 IpNet::V4(v4) if v4.prefix_len() == 32 => self.v4.set(v4.addr().to_bits(), end),
                 IpNet::V6(v6) if v6.prefix_len() == self.v6_prefix => {
                     self.v6.set(words(v6.addr().to_bits()), end);
                 }
-                range => {
-                    let ranges = ranges.get_or_insert_with(|| {
-                        self.ranges.load().as_deref().cloned().unwrap_or_default()
-                    });
-                    ranges.set(range, end, self.hash);
-                }
+                range => self.ranges.set(range, end),
             }
-        }
-        if let Some(ranges) = ranges {
-            let none = ranges.v4.is_empty() && ranges.v6.is_empty();
-            self.ranges.store((!none).then(|| Arc::new(ranges)));
         }
     }
 
@@ -272,108 +251,24 @@ impl Scope {
             IpNet::V6(v6) if v6.prefix_len() == self.v6_prefix => {
                 self.v6.get(words(v6.addr().to_bits()))
             }
-            range => self.ranges.load().as_ref()?.exactly(range),
+            range => self.ranges.exactly(range),
         }
     }
 
     pub(super) fn shrink(&self) {
         self.v4.shrink();
         self.v6.shrink();
+        self.ranges.shrink();
     }
 
     /// Entries held, ranges included.
     pub(super) fn len(&self) -> usize {
-        let ranges = self.ranges.load().as_ref().map_or(0, |ranges| {
-            let v4: usize = ranges.v4.iter().map(|(_, map)| map.len()).sum();
-            v4 + ranges.v6.iter().map(|(_, map)| map.len()).sum::<usize>()
-        });
-        self.v4.len.load(Ordering::Relaxed) + self.v6.len.load(Ordering::Relaxed) + ranges
+        self.v4.len() + self.v6.len() + self.ranges.len()
     }
 
     /// Heap bytes of the single clients.
     pub(super) fn bytes(&self) -> usize {
         self.v4.bytes() + self.v6.bytes()
-    }
-}
-
-impl Ranges {
-    /// The end furthest away of all ranges that cover `addr`.
-    fn longest(&self, addr: IpAddr) -> Option<End> {
-        match addr {
-            IpAddr::V4(v4) => {
-                let find = |(len, map): &(u8, HashMap<u32, End, Keyed>)| {
-                    map.get(&masked_v4(v4.to_bits(), *len)).copied()
-                };
-                self.v4.iter().filter_map(find).max()
-            }
-            IpAddr::V6(v6) => {
-                let find = |(len, map): &(u8, HashMap<V6, End, Keyed>)| {
-                    map.get(&words(masked(v6.to_bits(), *len))).copied()
-                };
-                self.v6.iter().filter_map(find).max()
-            }
-        }
-    }
-
-    fn exactly(&self, net: IpNet) -> Option<End> {
-        match net {
-            IpNet::V4(v4) => {
-                let (_, map) = self.v4.iter().find(|(len, _)| *len == v4.prefix_len())?;
-                map.get(&v4.addr().to_bits()).copied()
-            }
-            IpNet::V6(v6) => {
-                let (_, map) = self.v6.iter().find(|(len, _)| *len == v6.prefix_len())?;
-                map.get(&words(v6.addr().to_bits())).copied()
-            }
-        }
-    }
-
-    fn set(&mut self, net: IpNet, end: Option<End>, hash: Keyed) {
-        match net {
-            IpNet::V4(v4) => put(
-                &mut self.v4,
-                v4.prefix_len(),
-                v4.addr().to_bits(),
-                end,
-                hash,
-            ),
-            IpNet::V6(v6) => {
-                put(
-                    &mut self.v6,
-                    v6.prefix_len(),
-                    words(v6.addr().to_bits()),
-                    end,
-                    hash,
-                );
-            }
-        }
-    }
-}
-
-fn put<K: Eq + Hash>(
-    maps: &mut Vec<(u8, HashMap<K, End, Keyed>)>,
-    len: u8,
-    key: K,
-    end: Option<End>,
-    hash: Keyed,
-) {
-    let at = maps.iter().position(|(held, _)| *held == len);
-    match (at, end) {
-        (Some(at), Some(end)) => {
-            maps[at].1.insert(key, end);
-        }
-        (None, Some(end)) => {
-            let mut map = HashMap::with_hasher(hash);
-            map.insert(key, end);
-            maps.push((len, map));
-        }
-        (Some(at), None) => {
-            maps[at].1.remove(&key);
-            if maps[at].1.is_empty() {
-                maps.swap_remove(at);
-            }
-        }
-        (None, None) => {}
     }
 }
 

@@ -100,6 +100,15 @@ impl Slots {
         self.log = std::iter::repeat_n(GAP, (newest - self.floor) as usize).collect();
     }
 
+    /// Makes room for `bans` in all at once: growing a million by halves would hold the lock long.
+    pub(in crate::engine) fn reserve(&mut self, bans: usize) {
+        let more = bans.saturating_sub(self.index.len());
+        let (slots, hash) = (&self.slots, self.hash);
+        self.index.reserve(more, |id| hash_of(hash, slots, *id));
+        self.slots.reserve(more.saturating_sub(self.free.len()));
+        self.log.reserve(more);
+    }
+
     /// Gives memory back where most of it stands empty.
     pub(in crate::engine) fn shrink(&mut self) {
         if super::super::table::sparse(&self.index) {
