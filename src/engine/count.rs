@@ -114,11 +114,16 @@ impl Engine {
         let denial = jail.denial(Reason::Banned, until);
         let mut begun = true;
         if until > since {
-            self.remember(jail, client, earlier + 1, until);
             if until <= self.swept() {
-                // an old log line: the ban it would have led to is over by now
+                // an old log line: the ban it would have led to is over by now, and a line read
+                // again after a restart has had it before
+                let known = self.history.get(client, jail.id);
+                if known.is_none_or(|known| known.until <= since) {
+                    self.remember(jail, client, earlier + 1, until);
+                }
                 return Outcome::Counted(reached.count);
             }
+            self.remember(jail, client, earlier + 1, until);
             let terms = Terms {
                 cause: Cause::Failures,
                 detail: Detail {

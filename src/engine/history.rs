@@ -43,6 +43,17 @@ impl History {
             .map_or(0, |(bans, _)| *bans)
     }
 
+    /// What is remembered of one client in one jail.
+    pub(super) fn get(&self, client: IpNet, jail: JailId) -> Option<Earlier> {
+        let past = self.past.lock();
+        past.get(&(client, jail)).map(|(bans, until)| Earlier {
+            client,
+            jail,
+            bans: *bans,
+            until: *until,
+        })
+    }
+
     /// Notes a ban, the `bans`-th, or its new end. A full history forgets an arbitrary client
     /// rather than this one.
     pub(super) fn note(&self, earlier: Earlier, cap: usize) {

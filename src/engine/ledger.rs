@@ -170,7 +170,15 @@ impl Ledger {
 
     /// Every active ban, oldest change first.
     pub fn bans(&self) -> Vec<Arc<Ban>> {
-        let mut bans = Vec::with_capacity(self.len());
+        let (standing, _) = self.standing();
+        standing.into_iter().map(|change| change.ban).collect()
+    }
+
+    /// Every active ban as its latest change, in order of number, and the cursor from which
+    /// changes follow: what a disk is given that lost the thread.
+    pub fn standing(&self) -> (Vec<Change>, u64) {
+        let newest = self.slots.lock().newest();
+        let mut standing = Vec::with_capacity(self.len());
         let mut from = 0;
         loop {
             let slots = self.slots.lock();
@@ -178,11 +186,16 @@ impl Ledger {
                 break;
             };
             let active = chunk.iter().filter(|slot| slot.is_active() && !slot.silent);
-            bans.extend(active.map(|slot| (slot.seq, self.read(&slots, slot))));
+            standing.extend(active.map(|slot| Change {
+                seq: slot.seq,
+                ban: self.read(&slots, slot),
+                lift: None,
+                updated: slot.updated,
+            }));
             from += CHUNK;
         }
-        bans.sort_unstable_by_key(|(seq, _)| *seq);
-        bans.into_iter().map(|(_, ban)| ban).collect()
+        standing.sort_unstable_by_key(|change| change.seq);
+        (standing, newest)
     }
 
     /// Active bans held.

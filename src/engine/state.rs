@@ -3,7 +3,7 @@
 use std::{collections::HashSet, sync::Arc};
 
 use super::{
-    Engine,
+    Ban, Engine,
     bans::{canonical_net, longest, terms_of},
     counters::Tracked,
     history::Earlier,
@@ -35,6 +35,12 @@ impl Engine {
     /// Bans so far of clients in jails where bans grow.
     pub fn history(&self) -> Vec<Earlier> {
         self.history.export()
+    }
+
+    /// How often the client of this ban was banned so far, when its jail remembers that.
+    pub fn earlier(&self, ban: &Ban) -> Option<Earlier> {
+        let jail = self.names.find(ban.jail.as_deref()?)?;
+        self.history.get(ban.client, jail)
     }
 
     /// Puts back what [`Engine::history`] gave.
