@@ -1,29 +1,73 @@
 //! Says when a ban begins and when it ends: one log line each, and the gauges of active bans.
-//! A follower of the ledger like any other, so that nothing is said twice or forgotten.
+//! A follower of the ledger like any other, so that nothing is said twice or forgotten, and
+//! nothing that a crash could take back.
 
-use std::sync::Arc;
+use std::{fmt::Display, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 use super::Metrics;
-use crate::engine::{Ban, Engine, Lift, Since, ban::FOREVER};
+use crate::engine::{Ban, Change, Engine, Follower, Since, ban::FOREVER};
 
 /// Changes taken from the ledger at a time.
 const BATCH: usize = 1024;
+/// How long the last changes may take to be on disk when the program ends.
+const LAST_WORDS: Duration = Duration::from_secs(3);
 
-/// Follows the ledger from now on until `stop`. What stands already is counted, not said.
+/// Follows the ledger from now on until `stop`. What stands already is counted, not said; what
+/// ended since the state was restored is said, and no longer counted.
 pub async fn follow(engine: Arc<Engine>, metrics: Arc<Metrics>, stop: CancellationToken) {
-    let mut news = engine.ledger().watch();
-    let mut cursor = take_stock(&engine, &metrics);
-    loop {
-        cursor = read(&engine, &metrics, cursor);
-        tokio::select! {
-            () = stop.cancelled() => break,
-            changed = news.changed() => if changed.is_err() { break },
-        }
+    let mut follower = Follower::new(engine.clone(), "journal");
+    let told = *engine.ledger().settled().borrow();
+    follower.at(told);
+    let mut journal = Journal {
+        told,
+        counted: take_stock(&engine, &metrics),
+        engine,
+        metrics,
+    };
+    while let Some(since) = stop.run_until_cancelled(follower.next(BATCH)).await {
+        journal.tell(since);
     }
-    read(&engine, &metrics, cursor);
+    let last = *journal.engine.ledger().watch().borrow();
+    let rest = async {
+        while journal.told < last {
+            journal.tell(follower.next(BATCH).await);
+        }
+    };
+    // Late is as good as never here: the program ends.
+    let _ = tokio::time::timeout(LAST_WORDS, rest).await;
+}
+
+struct Journal {
+    engine: Arc<Engine>,
+    metrics: Arc<Metrics>,
+    /// Everything up to this change is said.
+    told: u64,
+    /// Up to this change the gauges were counted, not added up.
+    counted: u64,
+}
+
+impl Journal {
+    fn tell(&mut self, since: Since) {
+        self.told = match since {
+            Since::Changes { changes, next } => {
+                for change in changes {
+                    say(&change);
+                    if change.seq > self.counted {
+                        count(&change, &self.metrics);
+                    }
+                }
+                next
+            }
+            Since::Snapshot { next, .. } => {
+                tracing::warn!("so many bans changed at once that not each is logged");
+                self.counted = take_stock(&self.engine, &self.metrics);
+                next
+            }
+        };
+    }
 }
 
 fn take_stock(engine: &Engine, metrics: &Metrics) -> u64 {
@@ -35,69 +79,41 @@ fn take_stock(engine: &Engine, metrics: &Metrics) -> u64 {
     next
 }
 
-fn read(engine: &Engine, metrics: &Metrics, mut cursor: u64) -> u64 {
-    loop {
-        match engine.ledger().since(cursor, BATCH) {
-            Since::Changes { changes, next } => {
-                let done = changes.is_empty();
-                for change in changes {
-                    match change.lift {
-                        None if change.updated => extended(&change.ban),
-                        None => begun(&change.ban, metrics),
-                        Some(lift) => ended(&change.ban, lift, metrics),
-                    }
-                }
-                cursor = next;
-                if done {
-                    return cursor;
-                }
-            }
-            Since::Snapshot { .. } => {
-                tracing::warn!("so many bans changed at once that not each is logged");
-                cursor = take_stock(engine, metrics);
-            }
-        }
+fn count(change: &Change, metrics: &Metrics) {
+    let (jail, origin) = (jail(&change.ban), change.ban.origin.label());
+    match change.lift {
+        None if change.updated => {}
+        None => metrics.ban_begun(&jail, &origin),
+        Some(_) => metrics.ban_ended(&jail, &origin),
     }
 }
 
-fn begun(ban: &Ban, metrics: &Metrics) {
-    metrics.ban_begun(&jail(ban), &ban.origin.label());
+fn say(change: &Change) {
+    let ban = &*change.ban;
+    match change.lift {
+        None if change.updated => tracing::debug!(
+            jail = &*jail(ban),
+            client = %ban.client,
+            until = until(ban),
+            "ban changes"
+        ),
+        None => said(ban, &ban.cause, "ban begins"),
+        Some(lift) => said(ban, &lift.as_str(), "ban ends"),
+    }
+}
+
+fn said(ban: &Ban, reason: &dyn Display, what: &str) {
     tracing::info!(
         jail = &*jail(ban),
         client = %ban.client,
         origin = &*ban.origin.label(),
-        reason = %ban.cause,
+        %reason,
         count = ban.count,
         first_status = ban.first_status,
         last_status = ban.last_status,
         path = &*ban.path,
         until = until(ban),
-        "ban begins"
-    );
-}
-
-fn extended(ban: &Ban) {
-    tracing::debug!(
-        jail = &*jail(ban),
-        client = %ban.client,
-        until = until(ban),
-        "ban changes"
-    );
-}
-
-fn ended(ban: &Ban, lift: Lift, metrics: &Metrics) {
-    metrics.ban_ended(&jail(ban), &ban.origin.label());
-    tracing::info!(
-        jail = &*jail(ban),
-        client = %ban.client,
-        origin = &*ban.origin.label(),
-        reason = lift.as_str(),
-        count = ban.count,
-        first_status = ban.first_status,
-        last_status = ban.last_status,
-        path = &*ban.path,
-        until = until(ban),
-        "ban ends"
+        "{what}"
     );
 }
 
