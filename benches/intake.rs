@@ -114,7 +114,7 @@ fn from_memory(format: &Format, text: &[u8]) -> f64 {
 
 fn from_file(format: &Format, path: &Path) -> f64 {
     let (intake, metrics) = intake();
-    let mut follower = Follower::new(path.into(), Checkpoints::in_memory());
+    let mut follower = Follower::new(path.into(), Checkpoints::new());
     let began = cpu();
     let mut take = |line: Line<'_>| {
         let Line::Whole(line) = line else {

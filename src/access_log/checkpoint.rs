@@ -1,21 +1,21 @@
 //! Where each file was left: what a follower needs to go on after a restart without losing or
-//! doubling a line. Kept in memory and, when given a path, in one small JSON file.
+//! doubling a line. Held in memory; the state on disk keeps it together with the counters that
+//! belong to it.
 
 use std::{
     collections::BTreeMap,
     fs, io,
-    io::Write,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-use parking_lot::Mutex;
-use serde::{Deserialize, Serialize};
+use parking_lot::{Mutex, MutexGuard};
+use serde::Deserialize;
 use thiserror::Error;
 
 /// The first bytes of a file, so that a reused inode or a file cut and written anew is not taken
 /// for the old one.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 pub struct Fingerprint {
     /// Bytes it covers, at most [`Fingerprint::COVERS`].
     pub len: u64,
@@ -24,7 +24,7 @@ pub struct Fingerprint {
 }
 
 /// Where one file was left.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Checkpoint {
     /// The followed path (for a rotated file: the path it had when it was followed).
     pub path: PathBuf,
@@ -38,10 +38,10 @@ pub struct Checkpoint {
     pub fingerprint: Fingerprint,
 }
 
-/// Why checkpoints could not be kept.
+/// Why checkpoints of an earlier version could not be read.
 #[derive(Debug, Error)]
 pub enum Error {
-    /// Reading, writing or renaming the file.
+    /// Reading the file.
     #[error("checkpoints {path}")]
     File {
         /// The file.
@@ -50,7 +50,7 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
-    /// Not the JSON this program writes.
+    /// Not the JSON that version wrote.
     #[error("checkpoints {path} are damaged")]
     Damaged {
         /// The file.
@@ -64,7 +64,8 @@ pub enum Error {
 /// Every checkpoint of the process. Clones share them.
 #[derive(Clone, Debug, Default)]
 pub struct Checkpoints {
-    file: Option<Arc<Path>>,
+    /// Held while lines are read and counted, up to noting how far.
+    reading: Arc<Mutex<()>>,
     /// By followed path, the newest last.
     known: Arc<Mutex<BTreeMap<PathBuf, Vec<Checkpoint>>>>,
 }
@@ -87,36 +88,30 @@ impl Fingerprint {
 }
 
 impl Checkpoints {
-    /// In memory only.
-    pub fn in_memory() -> Self {
+    /// None yet.
+    pub fn new() -> Self {
         Self::default()
     }
 
-    /// Kept in `file`, read now when it is there.
-    pub fn open(file: &Path) -> Result<Self, Error> {
-        let failed = |source| Error::File {
-            path: file.into(),
-            source,
-        };
-        let list: Vec<Checkpoint> = match fs::read(file) {
+    /// What an earlier version kept in a file of its own; nothing when that is not there.
+    pub fn of_file(file: &Path) -> Result<Vec<Checkpoint>, Error> {
+        match fs::read(file) {
             Ok(bytes) => serde_json::from_slice(&bytes).map_err(|source| Error::Damaged {
                 path: file.into(),
                 source,
-            })?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-            Err(error) => return Err(failed(error)),
-        };
-        let this = Self::empty(file);
-        this.restore(list);
-        Ok(this)
+            }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            Err(source) => Err(Error::File {
+                path: file.into(),
+                source,
+            }),
+        }
     }
 
-    /// Kept in `file` from now on, whatever stands there.
-    pub fn empty(file: &Path) -> Self {
-        Self {
-            file: Some(file.into()),
-            ..Self::default()
-        }
+    /// Waits until no line is between being read and being noted, and keeps it so: what is counted
+    /// meanwhile belongs to exactly these places.
+    pub fn still(&self) -> MutexGuard<'_, ()> {
+        self.reading.lock()
     }
 
     /// Takes in what was kept elsewhere.
@@ -143,28 +138,5 @@ impl Checkpoints {
         if list.len() > KEEP {
             list.remove(0);
         }
-    }
-
-    /// Writes them down, whole or not at all. Nothing happens in memory mode.
-    pub fn save(&self) -> Result<(), Error> {
-        let Some(path) = &self.file else {
-            return Ok(());
-        };
-        let failed = |source| Error::File {
-            path: path.to_path_buf(),
-            source,
-        };
-        let mut text = serde_json::to_vec(&self.all())
-            .map_err(io::Error::from)
-            .map_err(failed)?;
-        text.push(b'\n');
-        let next = path.with_extension("tmp");
-        let write = || {
-            let mut file = fs::File::create(&next)?;
-            file.write_all(&text)?;
-            file.sync_data()?;
-            fs::rename(&next, path)
-        };
-        write().map_err(failed)
     }
 }

@@ -1,9 +1,6 @@
 //! Every source of statuses that a configuration names, put together and swapped on reload.
 
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use futures_util::future::join_all;
@@ -49,10 +46,14 @@ pub struct Sources {
 }
 
 impl Sources {
-    /// Binds the OTLP listener, if there is one, and reads where logs were left. Nothing is read
-    /// or served yet. `itself` is what `ignoreself` spares.
-    pub fn build(config: &Config, shared: Shared, itself: &NetSet) -> Result<Self, otlp::Error> {
-        let checkpoints = checkpoints(config.state.as_deref());
+    /// Binds the OTLP listener, if there is one. Nothing is read or served yet. `itself` is what
+    /// `ignoreself` spares, `checkpoints` say where logs were left.
+    pub fn build(
+        config: &Config,
+        shared: Shared,
+        itself: &NetSet,
+        checkpoints: Checkpoints,
+    ) -> Result<Self, otlp::Error> {
         let mut this = Self {
             logs: watch::Sender::new(Vec::new()),
             otlp: None,
@@ -191,18 +192,4 @@ fn ports(config: &Config) -> Vec<u16> {
         .iter()
         .filter_map(|entry| port(&entry.address))
         .collect()
-}
-
-/// Beside the state file, or in memory like everything else then.
-fn checkpoints(state: Option<&Path>) -> Checkpoints {
-    let Some(state) = state else {
-        return Checkpoints::in_memory();
-    };
-    let mut name = state.as_os_str().to_owned();
-    name.push(".logs.json");
-    let file = PathBuf::from(name);
-    Checkpoints::open(&file).unwrap_or_else(|error| {
-        warn!(%error, "access logs are read from their beginning");
-        Checkpoints::empty(&file)
-    })
 }

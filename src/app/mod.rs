@@ -3,6 +3,7 @@
 
 mod itself;
 mod signals;
+mod state;
 
 use std::{
     hash::{BuildHasher, RandomState},
@@ -20,12 +21,13 @@ use tokio::{runtime::Runtime, time::MissedTickBehavior};
 pub use signals::{Signal, Signals, signals};
 
 use crate::{
-    access_log, admin,
+    access_log::{self, checkpoint::Checkpoints},
+    admin,
     config::{Address, Config, Problems, reload::Watch},
     engine::{self, Engine, nets::NetSet},
-    gate, proxy,
+    gate, persist, proxy,
     tasks::Tasks,
-    telemetry::{LogLevel, Metrics, journal},
+    telemetry::{LogLevel, Metrics, Statuses, journal},
     time::Clock,
 };
 
@@ -35,6 +37,8 @@ const SWEEP: Duration = Duration::from_secs(1);
 const LOOK_AROUND: Duration = Duration::from_secs(60);
 /// How long background tasks may take to end once the gate has drained.
 const LAST_WORDS: Duration = Duration::from_secs(5);
+/// How long the disk may take for everything that was counted.
+const LAST_SAVE: Duration = Duration::from_secs(10);
 
 /// The program could not start, or could not take a new configuration.
 #[derive(Debug, thiserror::Error)]
@@ -57,6 +61,9 @@ pub enum Error {
     /// The OTLP listener.
     #[error(transparent)]
     Otlp(#[from] access_log::otlp::Error),
+    /// The state on disk is somebody else's.
+    #[error(transparent)]
+    State(#[from] persist::Error),
     /// The operating system refused threads or signals.
     #[error("the operating system refused: {0}")]
     System(#[from] std::io::Error),
@@ -86,6 +93,9 @@ pub struct App {
     gate: Option<gate::Opened>,
     site: gate::Site,
     logs: access_log::Sources,
+    checkpoints: Checkpoints,
+    state: Option<persist::State>,
+    statuses: Statuses,
     admin: Option<admin::Bound>,
     admin_address: Address,
     ready: Arc<AtomicBool>,
@@ -102,6 +112,9 @@ impl App {
         let doors = gate::doors(&config)?;
         let spared = itself::networks(&config);
         enforce(&engine, &config, spared.clone(), clock);
+        let statuses = Statuses::new();
+        let disk = || statuses.add("disk");
+        let (state, checkpoints) = state::open(&config, &engine, &metrics, disk, clock)?;
         let routing = Arc::new(proxy::Routing::build(&config, None)?);
         let (judge, counts) = (engine.clone(), metrics.clone());
         let site = gate::Site::build(&config, doors, judge, counts, routing.clone());
@@ -115,7 +128,7 @@ impl App {
             tasks: tasks.clone(),
         };
         let itself = NetSet::build(spared.iter().copied());
-        let logs = access_log::Sources::build(&config, shared, &itself)?;
+        let logs = access_log::Sources::build(&config, shared, &itself, checkpoints.clone())?;
         Ok(Self {
             engine,
             metrics,
@@ -126,6 +139,9 @@ impl App {
             gate: Some(gate),
             site,
             logs,
+            checkpoints,
+            state,
+            statuses,
             admin_address: admin.address(),
             admin: Some(admin),
             ready: Arc::default(),
@@ -142,6 +158,11 @@ impl App {
     /// The clock everything runs by.
     pub fn clock(&self) -> Clock {
         self.clock
+    }
+
+    /// How each background job is doing.
+    pub fn statuses(&self) -> &Statuses {
+        &self.statuses
     }
 
     /// Where each listener of the gate was bound, by the name of its entry point.
@@ -165,6 +186,7 @@ impl App {
     /// Serves until told to stop, then drains.
     pub async fn run(mut self, mut signals: Signals) -> Result<(), Error> {
         self.announce();
+        let disk = self.start_state()?;
         let gate = self.start()?;
         let mut watch = Watch::start(&self.tasks, self.config.watched.clone());
         self.ready.store(true, Ordering::Release);
@@ -191,6 +213,11 @@ impl App {
         if !self.tasks.drain(LAST_WORDS).await {
             tracing::warn!("some tasks did not end in time");
         }
+        if let Some(disk) = disk
+            && !disk.close(LAST_SAVE).await
+        {
+            tracing::warn!("the state was not written to its end in time");
+        }
         tracing::info!("stopped");
         Ok(())
     }
@@ -207,6 +234,12 @@ impl App {
             let networks = list(&self.spared);
             tracing::info!(networks, "never counted or banned (ignoreself)");
         }
+    }
+
+    fn start_state(&mut self) -> Result<Option<persist::Running>, Error> {
+        let instant = state::instant(self.checkpoints.clone());
+        let running = self.state.take().map(|state| state.start(instant));
+        Ok(running.transpose()?)
     }
 
     fn start(&mut self) -> Result<gate::Gate, Error> {

@@ -19,7 +19,10 @@ mod shape;
 mod statuscode;
 mod upstream;
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 pub use flags::ProxyFlags;
 pub use jail::{DenyResponse, Jail, SourceCriterion};
@@ -50,8 +53,8 @@ pub struct Config {
     pub otlp: Option<Otlp>,
     /// In file order.
     pub jails: Vec<Jail>,
-    /// The database; `None` keeps state in memory only.
-    pub state: Option<PathBuf>,
+    /// What survives a restart; `None` keeps state in memory only.
+    pub state: Option<State>,
     /// Caps on memory.
     pub limits: Limits,
     /// CrowdSec's LAPI.
@@ -69,6 +72,15 @@ pub struct Config {
     pub watched: Vec<PathBuf>,
     /// What is odd but loads; `check` and the start of `run` print it.
     pub warnings: Vec<Problem>,
+}
+
+/// The state on disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct State {
+    /// The database, absolute.
+    pub path: PathBuf,
+    /// How long ended bans are kept for people. 30 d.
+    pub keep: Duration,
 }
 
 /// Caps on memory.

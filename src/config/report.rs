@@ -3,8 +3,7 @@
 use std::fmt::{self, Display, Write};
 
 use super::{
-    AccessLogTarget, Config, Jail, LogLineFormat, Scheme, Server, Service, Tls, compile::NOT_BUILT,
-    duration::show,
+    AccessLogTarget, Config, Jail, LogLineFormat, Scheme, Server, Service, Tls, duration::show,
 };
 use crate::engine::jail::WindowKind;
 
@@ -99,10 +98,10 @@ impl Config {
 
     fn rest(&self, out: &mut String) {
         let state = match &self.state {
-            Some(path) if !NOT_BUILT.iter().any(|(key, _)| *key == "state") => {
-                path.display().to_string()
+            Some(state) => {
+                let keep = show(state.keep);
+                format!("{}, ended bans for {keep}", state.path.display())
             }
-            Some(_) => "memory only, the database is not built yet".to_owned(),
             None => "memory only".to_owned(),
         };
         section(out, "state", [state]);

@@ -58,7 +58,7 @@ shapes! {
     MATCH "jails.*.match" ["methods" "pathRegexp"]
     INCREMENT "jails.*.bantimeIncrement" ["factor" "maxtime" "rndtime" "remember"]
     RESPONSE "jails.*.response" ["status" "retryAfter" "page"]
-    STATE "state" ["path"]
+    STATE "state" ["path" "keep"]
     LIMITS "limits" ["trackedClients" "bans" "aggregateIPv6"]
     CROWDSEC "crowdsec" ["url" "publish" "subscribe" "tls" "unreachable"]
     PUBLISH "crowdsec.publish" ["machineId" "password" "passwordFile" "interval" "origin"]
@@ -147,7 +147,7 @@ mod tests {
                 "; `trustedIPs` belongs under `entryPoints.*.forwardedHeaders`",
             ),
             (SERVICE, "routes", "; `routes` belongs at the top level"),
-            (STATE, "colour", "; known here: path"),
+            (STATE, "colour", "; known here: path, keep"),
         ] {
             assert_eq!(suggest(shape, key), expected, "{key}");
         }

@@ -1,7 +1,10 @@
 //! Every metric jailgate exposes, under the names of the interface, with handles kept by those
 //! who count. A label never holds an address.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    sync::{Arc, atomic::AtomicU64},
+};
 
 use parking_lot::Mutex;
 use prometheus_client::{
@@ -59,6 +62,10 @@ pub struct Metrics {
     pub log_unparsed: Counter,
     /// `jailgate_access_log_lag_bytes`, over all files.
     pub log_lag_bytes: Gauge,
+    /// `jailgate_state_errors_total`: failed attempts to write the state.
+    pub state_errors: Counter,
+    /// `jailgate_state_lag_seconds`: for how long changes have not been on disk.
+    pub state_lag: Gauge<f64, AtomicU64>,
     /// `jailgate_config_last_reload_successful`: 1 or 0.
     pub reload_successful: Gauge,
 }
@@ -110,6 +117,8 @@ impl Metrics {
             log_lines: Counter::default(),
             log_unparsed: Counter::default(),
             log_lag_bytes: Gauge::default(),
+            state_errors: Counter::default(),
+            state_lag: Gauge::default(),
             reload_successful: Gauge::default(),
         };
         metrics.reload_successful.set(1);
@@ -161,6 +170,16 @@ impl Metrics {
             "access_log_lag_bytes",
             "Access-log bytes not read yet",
             self.log_lag_bytes.clone(),
+        );
+        r.register(
+            "state_errors",
+            "Failed attempts to write the state to disk",
+            self.state_errors.clone(),
+        );
+        r.register(
+            "state_lag_seconds",
+            "For how long changes have not been on disk",
+            self.state_lag.clone(),
         );
         r.register(
             "config_last_reload_successful",

@@ -23,7 +23,7 @@ use super::{
     format::{Format, Unparsed},
     intake::Intake,
 };
-use crate::time::{Clock, Millis};
+use crate::time::Clock;
 pub use reader::Line;
 pub use scan::Follower;
 
@@ -57,8 +57,6 @@ const POLL: Duration = Duration::from_secs(1);
 const POLL_UNWATCHED: Duration = Duration::from_millis(250);
 /// After a wake: lets a burst of single lines become one read.
 const GATHER: Duration = Duration::from_millis(5);
-/// Between two saves of the checkpoints.
-const SAVE_EVERY: Millis = 1_000;
 
 /// Follows until told to stop. Reads are synchronous on purpose: each is at most one chunk of what
 /// was just written, hence in the page cache, and the task yields after every one.
@@ -69,16 +67,13 @@ pub async fn follow(this: Follow) {
         intake: this.intake.clone(),
         shown: 0,
     };
-    let (mut saved_at, mut unsaved) = (0, false);
     while !this.stop.is_cancelled() {
         let now = this.clock.now();
-        let pumped = follower.pump(now, &mut |line| this.take(line));
+        let pumped = {
+            let _reading = this.checkpoints.still();
+            follower.pump(now, &mut |line| this.take(line))
+        };
         lag.show(pumped.lag);
-        unsaved |= pumped.more;
-        if unsaved && now >= saved_at + SAVE_EVERY {
-            this.save();
-            (saved_at, unsaved) = (now, false);
-        }
         if pumped.more {
             tokio::task::yield_now().await;
             continue;
@@ -91,7 +86,6 @@ pub async fn follow(this: Follow) {
             () = watch.wake.notified() => tokio::time::sleep(GATHER).await,
         }
     }
-    this.save();
 }
 
 impl Follow {
@@ -105,12 +99,6 @@ impl Follow {
                 Err(why) => self.intake.unparsed(line, why, now),
             },
             Line::TooLong(begin) => self.intake.unparsed(begin, Unparsed::TooLong, now),
-        }
-    }
-
-    fn save(&self) {
-        if let Err(error) = self.checkpoints.save() {
-            warn!(%error, "how far access logs were read is not saved");
         }
     }
 }

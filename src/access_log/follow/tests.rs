@@ -33,7 +33,7 @@ impl Bench {
         let dir = TempDir::new().unwrap();
         let writer = append(&dir.path().join("access.log"));
         let pattern = dir.path().join(pattern);
-        let follower = Follower::new(pattern.clone(), Checkpoints::in_memory());
+        let follower = Follower::new(pattern.clone(), Checkpoints::new());
         Self {
             dir,
             pattern,
@@ -113,11 +113,10 @@ impl Bench {
     }
 
     /// The process ends and begins again, with what it saved.
-    fn restart(&mut self, save: &Path) {
-        let kept = Checkpoints::open(save).unwrap();
+    fn restart(&mut self) {
+        let kept = Checkpoints::new();
         kept.restore(self.follower.checkpoints().all());
-        kept.save().unwrap();
-        self.follower = Follower::new(self.pattern.clone(), Checkpoints::open(save).unwrap());
+        self.follower = Follower::new(self.pattern.clone(), kept);
     }
 
     #[track_caller]
@@ -175,7 +174,6 @@ impl Dice {
 /// 50 rotations, by rename and by copytruncate, and restarts in all places between.
 fn storm(seed: u64, lines: u32, pattern: &str) {
     let mut bench = Bench::new(pattern);
-    let save = bench.dir.path().join("checkpoints.json");
     let mut dice = Dice(seed);
     bench.pump();
     let per_round = lines / 50;
@@ -194,14 +192,14 @@ fn storm(seed: u64, lines: u32, pattern: &str) {
             }
         }
         if dice.roll(3) == 0 {
-            bench.restart(&save);
+            bench.restart();
         }
         match dice.roll(2) {
             0 => bench.rename(dice.roll(50) as u32),
             _ => bench.copytruncate(),
         }
         match dice.roll(6) {
-            0 => bench.restart(&save),
+            0 => bench.restart(),
             1 | 2 => bench.pump(),
             3 => {
                 bench.pump_once();
@@ -270,10 +268,9 @@ fn a_file_that_comes_late_goes_away_and_comes_back() {
 #[test]
 fn an_inode_used_again_is_a_new_file() {
     let mut bench = Bench::new("access.log");
-    let save = bench.dir.path().join("checkpoints.json");
     bench.write(100);
     bench.pump();
-    bench.restart(&save);
+    bench.restart();
     // The same inode with other content, at least as long as what was read.
     bench.writer.set_len(0).unwrap();
     bench.write(200);
@@ -284,12 +281,11 @@ fn an_inode_used_again_is_a_new_file() {
 #[test]
 fn half_a_line_waits_for_its_other_half_also_over_a_restart() {
     let mut bench = Bench::new("access.log");
-    let save = bench.dir.path().join("checkpoints.json");
     bench.write(1);
     bench.writer.write_all(b"line 00000001 of a log").unwrap();
     bench.pump();
     assert_eq!(bench.seen, [1]);
-    bench.restart(&save);
+    bench.restart();
     bench.pump();
     assert_eq!(bench.seen, [1]);
     bench.writer.write_all(b" that is followed\n").unwrap();
@@ -301,12 +297,11 @@ fn half_a_line_waits_for_its_other_half_also_over_a_restart() {
 #[test]
 fn an_endless_line_is_skipped_and_its_end_is_never_taken_for_a_line() {
     let mut bench = Bench::new("access.log");
-    let save = bench.dir.path().join("checkpoints.json");
     bench.write(1);
     let long = "x".repeat(3 << 20);
     bench.writer.write_all(long.as_bytes()).unwrap();
     bench.pump();
-    bench.restart(&save);
+    bench.restart();
     bench.pump();
     bench
         .writer

@@ -8,6 +8,7 @@ use tempfile::TempDir;
 
 use super::{
     Shared, Sources,
+    checkpoint::Checkpoints,
     format::{Chain, Format},
     intake::{Intake, OwnAddresses, Taken},
 };
@@ -27,6 +28,7 @@ struct Bench {
     dir: TempDir,
     config: Config,
     shared: Shared,
+    checkpoints: Checkpoints,
 }
 
 impl Bench {
@@ -59,6 +61,7 @@ impl Bench {
             dir,
             config,
             shared,
+            checkpoints: Checkpoints::new(),
         }
     }
 
@@ -82,7 +85,8 @@ impl Bench {
     }
 
     fn sources(&self) -> Sources {
-        Sources::build(&self.config, self.shared.clone(), &NetSet::default()).unwrap()
+        let (shared, places) = (self.shared.clone(), self.checkpoints.clone());
+        Sources::build(&self.config, shared, &NetSet::default(), places).unwrap()
     }
 
     fn now(&self) -> Millis {
@@ -327,7 +331,8 @@ async fn a_followed_log_bans_and_goes_on_after_a_restart() {
         tasks: Tasks::new(),
         ..bench.shared.clone()
     };
-    let mut sources = Sources::build(&bench.config, again, &NetSet::default()).unwrap();
+    let places = bench.checkpoints.clone();
+    let mut sources = Sources::build(&bench.config, again, &NetSet::default(), places).unwrap();
     sources.start();
     bench
         .until("the fourth failure", |bench| bench.banned("198.51.100.7"))

@@ -8,10 +8,13 @@ mod lists;
 mod outside;
 mod services;
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use super::{
-    AccessLogTarget, Address, Config, Limits, Log, Pos, Problem, Problems,
+    AccessLogTarget, Address, Config, Limits, Log, Pos, Problem, Problems, State,
     raw::{self, Node},
     read::{Block, Cx, Environment, Field},
     shape,
@@ -20,10 +23,6 @@ use super::{
 /// Top-level blocks that load and validate but are not built yet, and what that means: each warns.
 /// Whoever builds one takes it out.
 pub(super) const NOT_BUILT: &[(&str, &str)] = &[
-    (
-        "state",
-        "bans are in memory only, only places in logs are kept",
-    ),
     ("crowdsec", "nothing is sent there or taken from there"),
     ("cloudflare", "nothing is sent there"),
     ("pushgateway", "nothing is sent there"),
@@ -142,17 +141,18 @@ fn document(cx: &Cx<'_>, tree: &Node) -> Option<Config> {
     Some(config)
 }
 
-fn state(root: &Block<'_>, cx: &Cx<'_>) -> Option<PathBuf> {
-    let field = root
-        .block("state", shape::STATE)
-        .and_then(|block| block.get("path"));
-    match field {
-        None => Some(cx.base.join("jailgate.db")),
-        Some(field) => match field.text()? {
-            path if path.is_empty() => None,
-            path => Some(cx.base.join(path)),
-        },
-    }
+fn state(root: &Block<'_>, cx: &Cx<'_>) -> Option<State> {
+    let month = Duration::from_secs(30 * 86_400);
+    let block = root.block("state", shape::STATE);
+    let keep = block.as_ref().map(|block| block.duration("keep", month));
+    let path = match block.and_then(|block| block.get("path")) {
+        None => "jailgate.db".to_owned(),
+        Some(field) => field.text()?,
+    };
+    (!path.is_empty()).then(|| State {
+        path: cx.base.join(path),
+        keep: keep.unwrap_or(month),
+    })
 }
 
 fn limits(root: &Block<'_>) -> Limits {

@@ -20,7 +20,7 @@ impl Config {
             .filter(|(key, _)| after.iter().all(|(other, _)| other != key));
         keys.extend(gone.map(|(key, _)| key.clone()));
         for (key, differs) in [
-            ("state.path", old.state != new.state),
+            ("state", old.state != new.state),
             ("log.format", old.log.json != new.log.json),
         ] {
             if differs {
