@@ -7,6 +7,7 @@ pub mod cli;
 pub mod config;
 pub mod engine;
 pub mod gate;
+pub mod notify;
 pub mod persist;
 pub mod proxy;
 pub mod tasks;

@@ -20,6 +20,7 @@ const FLOORS: &[&[&str]] = &[
         "crowdsec",
         "cloudflare",
         "persist",
+        "notify",
         "cluster",
         "admin",
     ],

@@ -25,7 +25,7 @@ use crate::{
     admin,
     config::{Address, Config, Problems, reload::Watch},
     engine::{self, Engine, nets::NetSet},
-    gate, persist, proxy,
+    gate, notify, persist, proxy,
     tasks::Tasks,
     telemetry::{LogLevel, Metrics, Statuses, journal},
     time::Clock,
@@ -99,6 +99,7 @@ pub struct App {
     admin: Option<admin::Bound>,
     admin_address: Address,
     ready: Arc<AtomicBool>,
+    notifier: notify::Notifier,
 }
 
 impl App {
@@ -121,6 +122,13 @@ impl App {
         let gate = gate::bind(&config, gate::cores())?;
         let admin = admin::bind(&config.admin).await?;
         let tasks = Tasks::new();
+        let notifier = notify::Notifier::new(notify::Shared {
+            engine: engine.clone(),
+            metrics: metrics.clone(),
+            statuses: statuses.clone(),
+            clock,
+            tasks: tasks.clone(),
+        });
         let shared = access_log::Shared {
             engine: engine.clone(),
             metrics: metrics.clone(),
@@ -145,6 +153,7 @@ impl App {
             admin_address: admin.address(),
             admin: Some(admin),
             ready: Arc::default(),
+            notifier,
             spared,
             config,
         })
@@ -261,6 +270,7 @@ impl App {
             }
         });
         self.logs.start();
+        self.notifier.adopt(&self.config.notify);
         if let Some(admin) = self.admin.take() {
             let shared = admin::Shared {
                 metrics: self.metrics.clone(),
@@ -330,6 +340,7 @@ impl App {
         gate.reload(&site);
         let itself = NetSet::build(spared.iter().copied());
         self.logs.adopt(&config, &itself);
+        self.notifier.adopt(&config.notify);
         if let Some(level) = &self.level
             && let Err(error) = level.set(&config.log.level)
         {

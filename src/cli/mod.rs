@@ -2,6 +2,7 @@
 
 mod check;
 mod healthcheck;
+mod notify;
 mod proxy;
 mod replay;
 mod run;
@@ -34,6 +35,8 @@ enum Command {
     Check(ConfigArg),
     /// Replay old access logs: who would have been banned, when and for what
     Replay(replay::Args),
+    /// Try the targets of `notify`
+    Notify(notify::Args),
     /// Ask the running jailgate whether it is well (for containers)
     Healthcheck(healthcheck::Args),
     /// Print completions for a shell
@@ -67,6 +70,7 @@ pub fn main(cli: Cli) -> ExitCode {
         Command::Proxy(args) => proxy::run(args),
         Command::Check(args) => check::run(&args),
         Command::Replay(args) => replay::run(&args),
+        Command::Notify(args) => notify::run(&args),
         Command::Healthcheck(args) => healthcheck::run(&args),
         Command::Completions(args) => shell::completions(&args),
         Command::Man => shell::man(),

@@ -9,6 +9,7 @@ mod flags;
 mod jail;
 mod listen;
 mod nets;
+mod notify;
 mod outside;
 mod problem;
 mod raw;
@@ -27,6 +28,7 @@ use std::{
 pub use flags::ProxyFlags;
 pub use jail::{DenyResponse, Jail, SourceCriterion};
 pub use listen::{Address, Admin, ClientLimits, ClientTimeouts, EntryPoint, ForwardAuth, Tls};
+pub use notify::{Channel, Email, EmailTls, NotifyOn, NotifyTarget, PLACEHOLDERS, Template};
 pub use outside::{
     AccessLog, ClientTls, Cloudflare, CloudflareSource, Crowdsec, CrowdsecPublish,
     CrowdsecSubscribe, LogLineFormat, Otlp,
@@ -61,6 +63,8 @@ pub struct Config {
     pub crowdsec: Option<Crowdsec>,
     /// The Cloudflare list.
     pub cloudflare: Option<Cloudflare>,
+    /// Who is told of bans and failures, in file order.
+    pub notify: Vec<NotifyTarget>,
     /// Where `sync` and `run` push their gauges.
     pub pushgateway: Option<String>,
     /// The admin listener.

@@ -181,9 +181,13 @@ impl fmt::Display for Problems {
 /// The line with the values of secrets starred out: a problem beside a password must not print it.
 fn masked(line: &str) -> String {
     static SECRET: LazyLock<Regex> = LazyLock::new(|| {
-        let key = r#"(?i:password|passwd|token|secret|apikey)(?i:\w*)["']?\s*:\s*"#;
+        let key = r#"(?i:password|passwd|token|secret|apikey|topic)(?i:\w*)["']?\s*:\s*"#;
         let value = r#"("[^"]*"?|'[^']*'?|[^\s,}\]]+)"#;
         Regex::new(&format!("({key}){value}")).expect("a test compiles it")
+    });
+    // The path of a chat's webhook is its password.
+    static HOOK: LazyLock<Regex> = LazyLock::new(|| {
+        Regex::new(r#"(https?://[^\s/"']+/)([^\s"',}\]]{16,})"#).expect("a test compiles it")
     });
     let starred = |found: &Captures<'_>| {
         let (key, value) = (&found[1], &found[2]);
@@ -193,7 +197,10 @@ fn masked(line: &str) -> String {
         }
         format!("{key}{}", "*".repeat(value.chars().count()))
     };
-    SECRET.replace_all(line, starred).into_owned()
+    let line = SECRET.replace_all(line, starred);
+    let path =
+        |found: &Captures<'_>| format!("{}{}", &found[1], "*".repeat(found[2].chars().count()));
+    HOOK.replace_all(&line, path).into_owned()
 }
 
 #[cfg(test)]
@@ -226,6 +233,8 @@ mod tests {
             "  \"password\" : \"hunter2 hunter2\" # why",
             "admin: { token: hunter2, adress: x }",
             "secret: 'hunter2",
+            "slack: { url: https://hooks.example.com/services/T0/B0/hunter2, o: 1 }",
+            "topic: hunter2",
         ] {
             assert!(!shown(line).contains("hunter2"), "{}", shown(line));
         }

@@ -93,6 +93,12 @@ impl Config {
             )
         });
         section(out, "cloudflare", cloudflare);
+        let told = self.notify.iter().map(|target| {
+            let on: Vec<_> = target.on.iter().map(|on| on.as_str()).collect();
+            let every = show(target.interval);
+            format!("{} ({}; at most every {every})", target.name, on.join(", "))
+        });
+        section(out, "notify", told);
         section(out, "pushgateway", &self.pushgateway);
     }
 

@@ -21,7 +21,7 @@ macro_rules! shapes {
 
 shapes! {
     ROOT "" ["entryPoints" "routes" "services" "forwardAuth" "accessLogs" "otlp" "jails" "state"
-        "limits" "crowdsec" "cloudflare" "pushgateway" "admin" "log"]
+        "limits" "crowdsec" "cloudflare" "notify" "pushgateway" "admin" "log"]
     ENTRY_POINT "entryPoints.*" ["address" "forwardedHeaders" "proxyProtocol" "tls" "transport"
         "http" "http2"]
     FORWARDED_HEADERS "entryPoints.*.forwardedHeaders" ["trustedIPs"]
@@ -66,6 +66,12 @@ shapes! {
     CROWDSEC_TLS "crowdsec.tls" ["certFile" "keyFile" "caFile" "insecureSkipVerify"]
     CLOUDFLARE "cloudflare" ["accountId" "listId" "apiToken" "apiTokenFile" "source" "interval"
         "ownership" "capacity" "baseUrl"]
+    NOTIFY "notify.*" ["webhook" "ntfy" "slack" "email" "on" "jails" "origins" "interval"
+        "allowLocal"]
+    WEBHOOK "notify.*.webhook" ["url" "urlFile" "template" "headers"]
+    NTFY "notify.*.ntfy" ["url" "topic" "token" "tokenFile"]
+    SLACK "notify.*.slack" ["url" "urlFile"]
+    EMAIL "notify.*.email" ["smtp" "tls" "from" "to" "username" "password" "passwordFile"]
     PUSHGATEWAY "pushgateway" ["url"]
     ADMIN "admin" ["address" "token" "tokenFile"]
     LOG "log" ["level" "format" "access"]

@@ -8,7 +8,10 @@ use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 use super::Metrics;
-use crate::engine::{Ban, Change, Engine, Follower, Since, ban::FOREVER};
+use crate::{
+    engine::{Ban, Change, Engine, Follower, Since, ban::FOREVER},
+    time::Millis,
+};
 
 /// Changes taken from the ledger at a time.
 const BATCH: usize = 1024;
@@ -123,11 +126,13 @@ fn jail(ban: &Ban) -> Arc<str> {
 }
 
 fn until(ban: &Ban) -> String {
-    if ban.until == FOREVER {
-        return "never".to_owned();
-    }
-    i64::try_from(ban.until)
+    date(ban.until).unwrap_or_else(|| "never".to_owned())
+}
+
+/// A moment as logs and messages write it; `None` for one that never comes.
+pub fn date(at: Millis) -> Option<String> {
+    let at = i64::try_from(at).ok().filter(|_| at != FOREVER)?;
+    Timestamp::from_millisecond(at)
         .ok()
-        .and_then(|until| Timestamp::from_millisecond(until).ok())
-        .map_or_else(|| "never".to_owned(), |until| until.to_string())
+        .map(|at| at.to_string())
 }

@@ -41,6 +41,13 @@ struct BanLabels {
     origin: Arc<str>,
 }
 
+/// Labels of `jailgate_notifications_total`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct NotifyLabels {
+    target: Arc<str>,
+    result: &'static str,
+}
+
 /// All metrics and the registry they stand in. One per process, shared by `Arc`.
 #[derive(Debug)]
 pub struct Metrics {
@@ -51,6 +58,7 @@ pub struct Metrics {
     bans_total: Family<BanLabels, Counter>,
     tracked_clients: Gauge,
     evictions: Counter,
+    notifications: Family<NotifyLabels, Counter>,
     jails: Mutex<HashMap<Arc<str>, Arc<JailMetrics>>>,
     /// `jailgate_decision_seconds`: one whole decision over all jails of a request.
     pub decision_seconds: Histogram,
@@ -111,6 +119,7 @@ impl Metrics {
             bans_total: Family::default(),
             tracked_clients: Gauge::default(),
             evictions: Counter::default(),
+            notifications: Family::default(),
             jails: Mutex::default(),
             decision_seconds: Histogram::new(exponential_buckets(250e-9, 2.0, 14)),
             upstream_seconds: Histogram::new(exponential_buckets(250e-6, 2.0, 17)),
@@ -145,6 +154,11 @@ impl Metrics {
             "evictions",
             "Counts and bans dropped because a cap was reached",
             self.evictions.clone(),
+        );
+        r.register(
+            "notifications",
+            "Messages to the targets of `notify`",
+            self.notifications.clone(),
         );
         r.register(
             "decision_seconds",
@@ -238,6 +252,15 @@ impl Metrics {
         self.bans_active
             .get_or_create(&ban_labels(jail, origin))
             .inc();
+    }
+
+    /// Counts a message to a target of `notify`.
+    pub fn notified(&self, target: &Arc<str>, sent: bool) {
+        let labels = NotifyLabels {
+            target: target.clone(),
+            result: if sent { "sent" } else { "failed" },
+        };
+        self.notifications.get_or_create(&labels).inc();
     }
 
     /// Takes over the engine's sizes; call it about every second.

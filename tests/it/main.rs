@@ -10,6 +10,7 @@ mod crowdsec;
 mod documents;
 mod gate;
 mod logs;
+mod notify;
 mod peers;
 mod program;
 mod support;

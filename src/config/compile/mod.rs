@@ -5,6 +5,7 @@ mod checks;
 mod gate;
 mod jails;
 mod lists;
+mod notify;
 mod outside;
 mod services;
 
@@ -129,6 +130,10 @@ fn document(cx: &Cx<'_>, tree: &Node) -> Option<Config> {
         cloudflare: root
             .get("cloudflare")
             .and_then(|field| outside::cloudflare(&field)),
+        notify: root
+            .get("notify")
+            .map(|field| notify::targets(&field, &listed))
+            .unwrap_or_default(),
         pushgateway: pushgateway(&root),
         admin: gate::admin(&root),
         log: log(&root, cx),

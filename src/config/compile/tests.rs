@@ -4,6 +4,7 @@ mod example;
 mod jails;
 mod mutations;
 mod native;
+mod notify;
 
 use super::*;
 

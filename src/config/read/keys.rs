@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{
     super::{
-        Pos,
+        Pos, Problem,
         raw::{Entry, Node, Value},
         shape::{DEPRECATED, IGNORED, Shape, suggest},
     },
@@ -15,6 +15,12 @@ impl<'a> Field<'a> {
     /// Notes an error at the value.
     pub fn error(&self, message: impl Into<String>) {
         self.cx.error(self.place(), message);
+    }
+
+    /// Notes an error at a value that is a secret: its line is not shown.
+    pub fn error_unseen(&self, message: impl Into<String>) {
+        let problem = Problem::new(&self.cx.file, self.place(), "", message);
+        self.cx.problems.borrow_mut().push(problem);
     }
 
     /// Notes an oddity at the value.

@@ -43,6 +43,19 @@ const CHOSEN: &[&str] = &[
     "crowdsec.tls.keyFile",
     "crowdsec.tls.caFile",
     "cloudflare.apiTokenFile",
+    "notify.0.webhook.urlFile",
+    "notify.0.webhook.headers",
+    "notify.0.webhook.template",
+    "notify.1.ntfy.topic",
+    "notify.1.ntfy.tokenFile",
+    "notify.2.slack.urlFile",
+    "notify.2.on",
+    "notify.3.email.smtp",
+    "notify.3.email.from",
+    "notify.3.email.to",
+    "notify.3.email.username",
+    "notify.3.email.passwordFile",
+    "notify.3.on",
 ];
 
 /// With every commented key taken in: `#` before a key or two spaces goes, `# words` stay.
@@ -69,10 +82,15 @@ fn directory() -> tempfile::TempDir {
         "secrets/crowdsec-password",
         "secrets/crowdsec-key",
         "secrets/cloudflare-token",
+        "secrets/ntfy-token",
+        "secrets/mail-password",
     ] {
         let path = dir.path().join(name);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(path, "x\n").unwrap();
+    }
+    for name in ["secrets/webhook-url", "secrets/slack-url"] {
+        std::fs::write(dir.path().join(name), "https://example.com/x\n").unwrap();
     }
     dir
 }
