@@ -13,4 +13,5 @@ mod logs;
 mod notify;
 mod peers;
 mod program;
+mod state;
 mod support;

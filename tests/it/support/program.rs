@@ -7,7 +7,8 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::{Arc, Condvar, Mutex},
+    sync::{Arc, Condvar, Mutex, PoisonError},
+    thread::JoinHandle,
     time::{Duration, Instant},
 };
 
@@ -18,6 +19,7 @@ pub struct Jailgate {
     child: Child,
     dir: TempDir,
     log: Arc<Log>,
+    reader: Option<JoinHandle<()>>,
 }
 
 #[derive(Default)]
@@ -71,13 +73,29 @@ impl Jailgate {
         let log = Arc::new(Log::default());
         let stderr = BufReader::new(child.stderr.take().expect("piped"));
         let sink = log.clone();
-        std::thread::spawn(move || {
+        let reader = std::thread::spawn(move || {
             for line in stderr.lines().map_while(Result::ok) {
                 sink.lines.lock().unwrap().push(line);
                 sink.grown.notify_all();
             }
         });
-        Self { child, dir, log }
+        Self {
+            child,
+            dir,
+            log,
+            reader: Some(reader),
+        }
+    }
+
+    /// Ends it by a signal; answers its directory, for a next life, and its whole log.
+    #[track_caller]
+    pub fn stop(mut self, signal: &str) -> (TempDir, String) {
+        self.signal(signal);
+        self.wait();
+        let reader = self.reader.take().expect("it is stopped once");
+        reader.join().expect("the log is read");
+        let elsewhere = tempfile::tempdir().expect("a temporary directory");
+        (std::mem::replace(&mut self.dir, elsewhere), self.text())
     }
 
     /// The address an entry point (or `admin`, `forwardAuth`) was bound to.
@@ -125,7 +143,10 @@ impl Jailgate {
 
     /// The whole log so far.
     pub fn text(&self) -> String {
-        self.log.lines.lock().unwrap().join("\n")
+        // Also while a test fails that waits for a line.
+        let lines = self.log.lines.lock();
+        let lines = lines.unwrap_or_else(PoisonError::into_inner);
+        lines.join("\n")
     }
 
     /// Its working directory, with `jailgate.yaml` in it.
