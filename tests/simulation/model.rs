@@ -133,7 +133,10 @@ impl Model {
         if until == since {
             return Expected::Banned { begun: true };
         }
-        if jail.increment.is_some() {
+        // A line read again led to a ban before, one that stood at that very time.
+        let known = self.earlier.get(&key);
+        let again = until <= self.swept && known.is_some_and(|(_, until)| *until > since);
+        if jail.increment.is_some() && !again {
             self.earlier.insert(key, (earlier + 1, until));
         }
         if until <= self.swept {
