@@ -4,6 +4,7 @@ pub mod access_log;
 pub mod admin;
 pub mod app;
 pub mod cli;
+pub mod cloudflare;
 pub mod config;
 pub mod engine;
 pub mod gate;

@@ -4,6 +4,7 @@
 //! /12../64 only, so that a longer one is widened to its /64.
 
 use std::{
+    cmp::Reverse,
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
 };
@@ -71,10 +72,12 @@ pub struct Plan {
     pub add: Vec<IpNet>,
     /// Listed without our tag and to be ours.
     pub retag: Vec<IpNet>,
-    /// In the order of addresses, with ids where known.
-    pub remove: Vec<(IpNet, Option<String>)>,
-    /// Wanted and without room.
-    pub left_out: usize,
+    /// In the order of addresses, with their ids.
+    pub remove: Vec<(IpNet, String)>,
+    /// To be removed as well, once their ids are known.
+    pub find: Vec<IpNet>,
+    /// Wanted and without room, what is worth most first.
+    pub left_out: Vec<IpNet>,
     /// Wanted and with room, whoever put it there.
     pub chosen: usize,
     /// Items that may be added before any is removed.
@@ -105,7 +108,10 @@ pub fn spell(net: IpNet) -> String {
 pub fn read(text: &str) -> Option<IpNet> {
     let text = text.trim();
     let alone = || text.parse::<IpAddr>().ok().map(IpNet::from);
-    text.parse::<IpNet>().ok().or_else(alone).map(|net| unmapped(net.trunc()))
+    text.parse::<IpNet>()
+        .ok()
+        .or_else(alone)
+        .map(|net| unmapped(net.trunc()))
 }
 
 fn unmapped(net: IpNet) -> IpNet {
@@ -124,7 +130,9 @@ pub enum Step {
     /// Put these in; what is there already gets our tag.
     Put(Vec<IpNet>),
     /// Take these out.
-    Remove(Vec<(IpNet, Option<String>)>),
+    Remove(Vec<(IpNet, String)>),
+    /// Learn the id of this one, to take it out.
+    Find(IpNet),
 }
 
 impl Plan {
@@ -139,7 +147,10 @@ impl Plan {
             return Some(Step::Put(self.retag[..batch].to_vec()));
         }
         let batch = self.remove.len().min(BATCH);
-        (batch > 0).then(|| Step::Remove(self.remove[..batch].to_vec()))
+        if batch > 0 {
+            return Some(Step::Remove(self.remove[..batch].to_vec()));
+        }
+        self.find.first().copied().map(Step::Find)
     }
 }
 
@@ -161,6 +172,11 @@ impl Wanted {
         let before = self.nets.len();
         self.nets.retain(|net, _| !spared(net));
         before - self.nets.len()
+    }
+
+    /// Whether a ban of our own or by hand is behind this network.
+    pub fn is_ours(&self, net: &IpNet) -> bool {
+        self.nets.get(net).is_some_and(|weight| weight.ours)
     }
 
     /// Every network, folded.
@@ -198,22 +214,30 @@ impl Listed {
 
     /// Notes that these were added; their ids are not known yet.
     pub fn added(&mut self, nets: &[IpNet]) {
-        let ours = Known { id: None, ours: true };
-        self.items.extend(nets.iter().map(|net| (*net, ours.clone())));
+        let ours = Known {
+            id: None,
+            ours: true,
+        };
+        self.items
+            .extend(nets.iter().map(|net| (*net, ours.clone())));
     }
 
-    /// Notes that these are gone.
-    pub fn removed(&mut self, nets: &[IpNet]) {
-        for net in nets {
-            self.items.remove(net);
-        }
+    /// Notes that this is gone.
+    pub fn removed(&mut self, net: &IpNet) {
+        self.items.remove(net);
+    }
+
+    /// What carries our tag.
+    pub fn ours(&self) -> impl Iterator<Item = IpNet> + '_ {
+        let ours = self.items.iter().filter(|(_, known)| known.ours);
+        ours.map(|(net, _)| *net)
     }
 
     /// Notes what a search for one network found.
     pub fn found(&mut self, net: IpNet, item: Option<Item>) {
         match (item, self.items.get_mut(&net)) {
             (Some(item), Some(known)) => known.id = Some(item.id),
-            (None, _) => drop(self.items.remove(&net)),
+            (None, _) => self.removed(&net),
             (Some(_), None) => {}
         }
     }
@@ -221,11 +245,6 @@ impl Listed {
     /// Items in the list.
     pub fn len(&self) -> usize {
         self.items.len() + self.odd
-    }
-
-    /// The list holds nothing.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 }
 
@@ -249,30 +268,42 @@ pub fn plan(wanted: &Wanted, listed: &Listed, rules: Rules<'_>) -> Plan {
             fixed_wanted += usize::from(wanted.nets.contains_key(net));
         }
     }
-    let stays = |net: &IpNet| listed.items.get(net).is_some_and(|known| !removable(net, known));
+    let stays = |net: &IpNet| {
+        listed
+            .items
+            .get(net)
+            .is_some_and(|known| !removable(net, known))
+    };
     let mut movable: Vec<(&IpNet, &Weight)> = wanted.nets.iter().collect();
     movable.retain(|(net, weight)| !stays(net) && (weight.ours || rules.frozen.is_none()));
     let room = rules.capacity.saturating_sub(fixed);
-    let left_out = movable.len().saturating_sub(room);
-    if left_out > 0 {
-        movable.sort_unstable_by_key(|(net, weight)| (std::cmp::Reverse(**weight), **net));
-        movable.truncate(room);
+    let mut left_out = Vec::new();
+    if movable.len() > room {
+        movable.sort_unstable_by_key(|(net, weight)| (Reverse(**weight), **net));
+        left_out = movable.drain(room..).map(|(net, _)| *net).collect();
     }
     let chosen: BTreeSet<IpNet> = movable.into_iter().map(|(net, _)| *net).collect();
-    let missing = |net: &&IpNet| !listed.items.contains_key(net);
-    let others = |net: &&IpNet| listed.items.get(net).is_some_and(|known| !known.ours);
-    let gone = listed.items.iter().filter(|(net, known)| removable(net, known) && !chosen.contains(net));
-    Plan {
-        add: chosen.iter().filter(missing).copied().collect(),
-        retag: match rules.retag {
-            true => chosen.iter().filter(others).copied().collect(),
-            false => Vec::new(),
-        },
-        remove: gone.map(|(net, known)| (*net, known.id.clone())).collect(),
-        left_out,
+    let mut plan = Plan {
         chosen: chosen.len() + fixed_wanted,
         free: rules.capacity.saturating_sub(listed.len()),
+        left_out,
+        ..Plan::default()
+    };
+    for (net, known) in &listed.items {
+        match &known.id {
+            _ if !removable(net, known) || chosen.contains(net) => {}
+            Some(id) => plan.remove.push((*net, id.clone())),
+            None => plan.find.push(*net),
+        }
     }
+    for net in chosen {
+        match listed.items.get(&net) {
+            None => plan.add.push(net),
+            Some(known) if rules.retag && !known.ours => plan.retag.push(net),
+            Some(_) => {}
+        }
+    }
+    plan
 }
 
 #[cfg(test)]

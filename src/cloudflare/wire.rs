@@ -22,9 +22,6 @@ pub struct Complaint {
     /// Cloudflare's number.
     #[serde(default)]
     pub code: u64,
-    /// In words.
-    #[serde(default)]
-    pub message: String,
 }
 
 /// What comes beside a page.

@@ -103,7 +103,7 @@ pub struct ClientTls {
 }
 
 /// The Cloudflare list.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Cloudflare {
     /// Account.
     pub account_id: String,
@@ -117,6 +117,8 @@ pub struct Cloudflare {
     pub interval: Duration,
     /// Own every item of the list, or only the tagged ones.
     pub whole_list: bool,
+    /// Begins the comment of every item it writes. `jailgate`.
+    pub tag: String,
     /// Items at most. 10,000.
     pub capacity: usize,
     /// API base.

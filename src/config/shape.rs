@@ -65,7 +65,7 @@ shapes! {
     SUBSCRIBE "crowdsec.subscribe" ["apiKey" "apiKeyFile" "interval" "scopes" "origins"]
     CROWDSEC_TLS "crowdsec.tls" ["certFile" "keyFile" "caFile" "insecureSkipVerify"]
     CLOUDFLARE "cloudflare" ["accountId" "listId" "apiToken" "apiTokenFile" "source" "interval"
-        "ownership" "capacity" "baseUrl"]
+        "ownership" "tag" "capacity" "baseUrl"]
     NOTIFY "notify.*" ["webhook" "ntfy" "slack" "email" "on" "jails" "origins" "interval"
         "allowLocal"]
     WEBHOOK "notify.*.webhook" ["url" "urlFile" "template" "headers"]

@@ -18,6 +18,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
+use super::cloudflare::CloudflareMetrics;
 use crate::engine::{Exempt, Reason, Stats, Verdict};
 
 /// Labels of `jailgate_requests_total`.
@@ -76,6 +77,8 @@ pub struct Metrics {
     pub state_lag: Gauge<f64, AtomicU64>,
     /// `jailgate_config_last_reload_successful`: 1 or 0.
     pub reload_successful: Gauge,
+    /// `jailgate_cloudflare_*`.
+    pub cloudflare: CloudflareMetrics,
 }
 
 /// Cached counters of one jail: counting costs one atomic add.
@@ -129,6 +132,7 @@ impl Metrics {
             state_errors: Counter::default(),
             state_lag: Gauge::default(),
             reload_successful: Gauge::default(),
+            cloudflare: CloudflareMetrics::default(),
         };
         metrics.reload_successful.set(1);
         metrics.register();
@@ -200,6 +204,7 @@ impl Metrics {
             "Whether the last reload took effect",
             self.reload_successful.clone(),
         );
+        self.cloudflare.register(r);
     }
 
     /// The handles of one jail, made at its first use.

@@ -241,6 +241,9 @@ pub(super) fn cloudflare(field: &Field<'_>) -> Option<Cloudflare> {
         source: source.unwrap_or(CloudflareSource::Auto),
         interval: block.period("interval", Duration::from_secs(120)),
         whole_list: whole_list.unwrap_or(false),
+        tag: block
+            .get("tag")
+            .map_or_else(|| Some("jailgate".into()), |field| tag(&field))?,
         capacity: block.number("capacity", 1, 10_000_000, 10_000),
         base_url: base_url
             .unwrap_or_else(|| Some("https://api.cloudflare.com/client/v4".into()))?,
@@ -248,6 +251,16 @@ pub(super) fn cloudflare(field: &Field<'_>) -> Option<Cloudflare> {
         list_id: list_id?,
         api_token: api_token?,
     })
+}
+
+/// One word, so that another tag is never its beginning.
+fn tag(field: &Field<'_>) -> Option<String> {
+    let text = field.word()?;
+    if text.is_empty() || text.len() > 100 || text.contains(char::is_whitespace) {
+        field.error(format!("`{}`: one word of at most 100 bytes", field.path));
+        return None;
+    }
+    Some(text)
 }
 
 /// Goes into a URL's path as it is.
