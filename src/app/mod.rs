@@ -16,13 +16,13 @@ use std::{
 
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
-use tokio::{runtime::Runtime, time::MissedTickBehavior};
+use tokio::{runtime::Runtime, sync::watch, time::MissedTickBehavior};
 
 pub use signals::{Signal, Signals, signals};
 
 use crate::{
     access_log::{self, checkpoint::Checkpoints},
-    admin,
+    admin, cloudflare,
     config::{Address, Config, Problems, reload::Watch},
     engine::{self, Engine, nets::NetSet},
     gate, notify, persist, proxy,
@@ -100,6 +100,9 @@ pub struct App {
     admin_address: Address,
     ready: Arc<AtomicBool>,
     notifier: notify::Notifier,
+    /// Whether the decisions taken from LAPI are complete as of its last answer.
+    lapi: watch::Sender<bool>,
+    cloudflare: watch::Sender<cloudflare::Settings>,
 }
 
 impl App {
@@ -154,6 +157,8 @@ impl App {
             admin: Some(admin),
             ready: Arc::default(),
             notifier,
+            lapi: watch::Sender::new(false),
+            cloudflare: watch::Sender::new(cloudflare::Settings::of(&config)),
             spared,
             config,
         })
@@ -271,6 +276,7 @@ impl App {
         });
         self.logs.start();
         self.notifier.adopt(&self.config.notify);
+        self.start_cloudflare();
         if let Some(admin) = self.admin.take() {
             let shared = admin::Shared {
                 metrics: self.metrics.clone(),
@@ -282,6 +288,23 @@ impl App {
         }
         let gate = self.gate.take().expect("an app runs once");
         Ok(gate.run(&self.site, self.clock, &self.tasks)?)
+    }
+
+    fn start_cloudflare(&self) {
+        let subscribed = self
+            .config
+            .crowdsec
+            .as_ref()
+            .and_then(|c| c.subscribe.as_ref());
+        let shared = cloudflare::Shared {
+            engine: self.engine.clone(),
+            metrics: self.metrics.cloudflare.clone(),
+            statuses: self.statuses.clone(),
+            clock: self.clock,
+            tasks: self.tasks.clone(),
+            lapi: subscribed.map(|_| self.lapi.subscribe()),
+        };
+        cloudflare::start(&shared, &self.cloudflare.subscribe());
     }
 
     /// Puts a changed configuration in force, or keeps the old one and says why.
@@ -349,6 +372,12 @@ impl App {
         for warning in &config.warnings {
             tracing::warn!("{warning}");
         }
+        let settings = cloudflare::Settings::of(&config);
+        self.cloudflare.send_if_modified(|known| {
+            let changed = *known != settings;
+            *known = settings;
+            changed
+        });
         self.routing.store(routing);
         (self.config, self.site, self.spared) = (config, site, spared);
         Ok(())

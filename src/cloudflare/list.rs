@@ -40,9 +40,24 @@ pub struct List {
     policy: Policy,
     metrics: CloudflareMetrics,
     listed: Option<Listed>,
-    /// Less than the configured capacity, and until when that is believed.
-    ceiling: Option<(usize, Millis)>,
+    ceiling: Option<Ceiling>,
     searches: u32,
+}
+
+/// The quota of items spans all lists of the account and cannot be asked: it is felt for between
+/// what fitted and what did not.
+#[derive(Clone, Copy, Debug)]
+struct Ceiling {
+    fitted: usize,
+    too_many: usize,
+    /// Until when that is believed.
+    until: Millis,
+}
+
+impl Ceiling {
+    fn items(self) -> usize {
+        self.fitted.midpoint(self.too_many)
+    }
 }
 
 /// What one step did.
@@ -77,7 +92,7 @@ impl List {
     }
 
     /// Items in it, when it was read.
-    pub fn len(&self) -> Option<usize> {
+    pub fn items(&self) -> Option<usize> {
         self.listed.as_ref().map(Listed::len)
     }
 
@@ -111,8 +126,8 @@ impl List {
         frozen: Option<&BTreeSet<IpNet>>,
         now: Millis,
     ) -> Result<Done, Error> {
-        self.ceiling = self.ceiling.filter(|(_, until)| now < *until);
-        let ceiling = self.ceiling.map_or(usize::MAX, |(items, _)| items);
+        self.ceiling = self.ceiling.filter(|ceiling| now < ceiling.until);
+        let ceiling = self.ceiling.map_or(usize::MAX, Ceiling::items);
         let rules = Rules {
             whole_list: self.policy.whole_list,
             retag: self.policy.retag,
@@ -152,9 +167,15 @@ impl List {
     async fn put(&mut self, nets: &[IpNet], held: usize, now: Millis) -> Result<(), Error> {
         let outcome = self.client.put(nets, &self.policy.tag).await;
         self.metrics.operation(Kind::Add, outcome_of(&outcome));
+        let after = held + nets.len();
         if outcome.as_ref().is_err_and(Error::is_full) {
-            // The quota spans all lists of the account and cannot be asked: feel for it.
-            self.ceiling = Some((held + nets.len() / 2, now + SMALL_FOR));
+            self.ceiling = Some(Ceiling {
+                fitted: held,
+                too_many: after,
+                until: now + SMALL_FOR,
+            });
+        } else if let (Ok(()), Some(ceiling)) = (&outcome, &mut self.ceiling) {
+            ceiling.fitted = ceiling.fitted.max(after).min(ceiling.too_many - 1);
         }
         outcome
     }

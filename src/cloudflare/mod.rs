@@ -23,7 +23,7 @@ pub use list::{Done, List, Policy};
 pub use plan::{Wanted, Weight};
 
 use crate::{
-    config,
+    config::{self, Config},
     engine::Engine,
     tasks::Tasks,
     telemetry::{Statuses, cloudflare::CloudflareMetrics},
@@ -40,6 +40,16 @@ pub struct Settings {
     pub cloudflare: Option<config::Cloudflare>,
     /// Where its gauges are pushed.
     pub pushgateway: Option<String>,
+}
+
+impl Settings {
+    /// Its part of a configuration.
+    pub fn of(config: &Config) -> Self {
+        Self {
+            cloudflare: config.cloudflare.clone(),
+            pushgateway: config.pushgateway.clone(),
+        }
+    }
 }
 
 /// What it shares with the rest of the program.

@@ -2,12 +2,7 @@
 //! and each interval from a full reading. It has no queue: every run compares everything wanted
 //! with everything listed, so a failed one costs nothing but time.
 
-use std::{
-    collections::BTreeSet,
-    convert::Infallible,
-    future::{Future, pending},
-    time::Duration,
-};
+use std::{collections::BTreeSet, convert::Infallible, future::pending, time::Duration};
 
 use futures_util::FutureExt;
 use ipnet::IpNet;
@@ -16,7 +11,7 @@ use tokio::sync::watch;
 use super::{
     Access, Client, Done, Error, Gauges, List, NAME, Policy, Settings, Shared,
     held::Held,
-    plan::{Plan, Wanted},
+    plan::{Plan, Wanted, spell},
 };
 use crate::{
     config::{self, CloudflareSource},
@@ -255,7 +250,7 @@ impl Reconciler {
         }
         self.follower.acknowledge(self.cursor);
         let Summary { added, removed, .. } = *summary;
-        let (items, wanted) = (self.list.len().unwrap_or(0), summary.plan.chosen);
+        let (items, wanted) = (self.list.items().unwrap_or(0), summary.plan.chosen);
         if added + removed > 0 {
             tracing::info!(
                 added,
@@ -280,7 +275,7 @@ impl Reconciler {
         metrics.left_out(Why::Spared, summary.spared);
         if left_out > self.left_out {
             let some = summary.plan.left_out.iter().take(NAMED);
-            let some: Vec<String> = some.map(ToString::to_string).collect();
+            let some: Vec<String> = some.map(|net| spell(*net)).collect();
             tracing::warn!(
                 left_out,
                 among = some.join(" "),
@@ -320,7 +315,7 @@ impl Reconciler {
             return;
         };
         let gauges = Gauges {
-            bans: bans.or(self.list.len()),
+            bans: bans.or(self.list.items()),
             success: bans.is_some() && self.frozen.is_none(),
             at: self.now(),
         };
@@ -348,16 +343,14 @@ fn tell_lag(metrics: &CloudflareMetrics, status: &Status, behind: Option<Millis>
     status.lag(lag);
 }
 
-fn keep_telling(
+async fn keep_telling(
     metrics: CloudflareMetrics,
     status: Status,
     behind: Option<Millis>,
     clock: Clock,
-) -> impl Future<Output = Infallible> {
-    async move {
-        loop {
-            tell_lag(&metrics, &status, behind, clock.now());
-            tokio::time::sleep(Duration::from_secs(1)).await;
-        }
+) -> Infallible {
+    loop {
+        tell_lag(&metrics, &status, behind, clock.now());
+        tokio::time::sleep(Duration::from_secs(1)).await;
     }
 }

@@ -25,8 +25,6 @@ use super::{
 /// Whoever builds one takes it out.
 pub(super) const NOT_BUILT: &[(&str, &str)] = &[
     ("crowdsec", "nothing is sent there or taken from there"),
-    ("cloudflare", "nothing is sent there"),
-    ("pushgateway", "nothing is sent there"),
 ];
 
 /// Compiles a text that came from `file`.

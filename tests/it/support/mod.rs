@@ -1,6 +1,7 @@
 //! What the tests start: jailgate itself, real servers, and raw sockets to talk with.
 
 mod flood;
+mod cloudflare;
 mod lapi;
 mod origin;
 mod peer;
@@ -8,6 +9,7 @@ mod program;
 mod raw;
 
 pub use flood::Flood;
+pub use cloudflare::{ACCOUNT, Cloudflare, LIST, TOKEN};
 pub use lapi::{KEY, Lapi, MACHINE, PASSWORD};
 pub use origin::Origin;
 pub use peer::{Peer, free_port};

@@ -123,7 +123,13 @@ impl Jailgate {
     /// Waits at most 20 s for a log line that contains `text` and answers it.
     #[track_caller]
     pub fn wait_for(&self, text: &str) -> String {
-        let deadline = Instant::now() + Duration::from_secs(20);
+        self.wait_for_within(text, Duration::from_secs(20))
+    }
+
+    /// The same with another patience.
+    #[track_caller]
+    pub fn wait_for_within(&self, text: &str, wait: Duration) -> String {
+        let deadline = Instant::now() + wait;
         let mut lines = self.log.lines.lock().unwrap();
         loop {
             if let Some(line) = lines.iter().find(|line| line.contains(text)) {

@@ -210,9 +210,15 @@ pub fn get(address: SocketAddr, path: &str, headers: &str) -> Answer {
 /// Any method without a body on a connection of its own.
 #[track_caller]
 pub fn request(address: SocketAddr, method: &str, path: &str, headers: &str) -> Answer {
+    send(address, method, path, headers, "")
+}
+
+/// The same with a body, whose length is among the headers given.
+#[track_caller]
+pub fn send(address: SocketAddr, method: &str, path: &str, headers: &str, body: &str) -> Answer {
     let mut raw = Raw::connect(address);
     raw.send(format!(
-        "{method} {path} HTTP/1.1\r\nHost: example.com\r\nConnection: close\r\n{headers}\r\n"
+        "{method} {path} HTTP/1.1\r\nHost: example.com\r\nConnection: close\r\n{headers}\r\n{body}"
     ));
     raw.answer_to(method)
 }

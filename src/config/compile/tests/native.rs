@@ -565,6 +565,7 @@ state: {{ path: \"\" }}
         (cloudflare.capacity, cloudflare.interval.as_secs()),
         (10_000, 120)
     );
+    assert_eq!(cloudflare.tag, "jailgate");
     assert_eq!(
         (config.pushgateway.as_deref(), config.state),
         (Some("http://p:9091"), None)
@@ -576,7 +577,7 @@ state: {{ path: \"\" }}
     );
     wrong(
         &format!(
-            "{FRAME}crowdsec: {{ url: lapi, publish: {{}}, subscribe: {{ scopes: [ips] }} }}\ncloudflare: {{ source: lapi, listId: a/b }}\n"
+            "{FRAME}crowdsec: {{ url: lapi, publish: {{}}, subscribe: {{ scopes: [ips] }} }}\ncloudflare: {{ source: lapi, listId: a/b, tag: two words }}\n"
         ),
         &[
             "3:18 `crowdsec.url`: `lapi` is no URL like `http://host:port`",
@@ -587,6 +588,7 @@ state: {{ path: \"\" }}
             "4:1 `cloudflare` needs `accountId`, the account's id",
             "4:1 `cloudflare` needs `apiTokenFile`",
             "4:37 `cloudflare.listId`: letters and digits only",
+            "4:47 `cloudflare.tag`: one word of at most 100 bytes",
         ],
     );
     wrong(
