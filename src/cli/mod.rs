@@ -7,6 +7,7 @@ mod proxy;
 mod replay;
 mod run;
 mod shell;
+mod sync;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -37,6 +38,12 @@ enum Command {
     Replay(replay::Args),
     /// Try the targets of `notify`
     Notify(notify::Args),
+    /// Bring a Cloudflare list in line with LAPI's decisions once, for cron
+    ///
+    /// Takes the environment LAPI_URL, LAPI_KEY, CF_ACCOUNT_ID, CF_API_TOKEN, CF_BAN_LIST_ID, and
+    /// if need be PUSHGATEWAY_URL, CF_LIST_CAPACITY and CF_API_URL. It owns the whole list. Exit
+    /// code 0: done, or LAPI cannot be read and the list is untouched; 1: Cloudflare fails.
+    Sync,
     /// Ask the running jailgate whether it is well (for containers)
     Healthcheck(healthcheck::Args),
     /// Print completions for a shell
@@ -71,6 +78,7 @@ pub fn main(cli: Cli) -> ExitCode {
         Command::Check(args) => check::run(&args),
         Command::Replay(args) => replay::run(&args),
         Command::Notify(args) => notify::run(&args),
+        Command::Sync => sync::run(),
         Command::Healthcheck(args) => healthcheck::run(&args),
         Command::Completions(args) => shell::completions(&args),
         Command::Man => shell::man(),

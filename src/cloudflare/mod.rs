@@ -20,7 +20,7 @@ pub use client::{Access, Client};
 pub use error::Error;
 pub use gauges::Gauges;
 pub use list::{Done, List, Policy};
-pub use plan::{Wanted, Weight};
+pub use plan::{Wanted, Weight, read as spelled};
 
 use crate::{
     config::{self, Config},

@@ -4,7 +4,7 @@
 //! at once, `reload` watches. Adapters read these types and never a file.
 
 mod compile;
-mod duration;
+pub mod duration;
 mod flags;
 mod jail;
 mod listen;

@@ -1,15 +1,15 @@
 //! What the tests start: jailgate itself, real servers, and raw sockets to talk with.
 
-mod flood;
 mod cloudflare;
+mod flood;
 mod lapi;
 mod origin;
 mod peer;
 mod program;
 mod raw;
 
-pub use flood::Flood;
 pub use cloudflare::{ACCOUNT, Cloudflare, LIST, TOKEN};
+pub use flood::Flood;
 pub use lapi::{KEY, Lapi, MACHINE, PASSWORD};
 pub use origin::Origin;
 pub use peer::{Peer, free_port};
