@@ -74,13 +74,8 @@ fn a_ban_is_listed_within_five_seconds_and_leaves_when_it_ends() {
     measures(&gate, SOON, "jailgate_cloudflare_list_items", 2.0);
     sim.until(Duration::from_secs(12), &[]);
     measures(&gate, SOON, "jailgate_cloudflare_lag_seconds", 0.0);
-    let full = format!("GET /lists/LIST/items?per_page=500 ");
-    assert_eq!(
-        sim.count(&full),
-        1,
-        "changes are deltas: {:#?}",
-        sim.asked()
-    );
+    let full = "GET /lists/LIST/items?per_page=500 ";
+    assert_eq!(sim.count(full), 1, "changes are deltas: {:#?}", sim.asked());
     let operations = "jailgate_cloudflare_operations_total{kind=\"Add\",outcome=\"Completed\"}";
     assert!(metric(&gate, operations) >= Some(1.0));
     assert_eq!(metric(&gate, "jailgate_cloudflare_errors_total"), Some(0.0));

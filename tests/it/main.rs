@@ -16,3 +16,4 @@ mod peers;
 mod program;
 mod state;
 mod support;
+mod sync;

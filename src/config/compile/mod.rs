@@ -23,9 +23,8 @@ use super::{
 
 /// Top-level blocks that load and validate but are not built yet, and what that means: each warns.
 /// Whoever builds one takes it out.
-pub(super) const NOT_BUILT: &[(&str, &str)] = &[
-    ("crowdsec", "nothing is sent there or taken from there"),
-];
+pub(super) const NOT_BUILT: &[(&str, &str)] =
+    &[("crowdsec", "nothing is sent there or taken from there")];
 
 /// Compiles a text that came from `file`.
 pub(super) fn compile(

@@ -96,22 +96,10 @@ impl Cloudflare {
         self.control("POST", "/faults", &fault);
     }
 
-    /// Ends what [`fault`](Self::fault) began.
-    #[track_caller]
-    pub fn heal(&self) {
-        self.control("DELETE", "/faults", &json!({}));
-    }
-
     /// Lets hanging operations end.
     #[track_caller]
     pub fn release(&self) {
         self.control("POST", "/release", &json!({}));
-    }
-
-    /// Changes settings.
-    #[track_caller]
-    pub fn set(&self, settings: Value) {
-        self.control("POST", "/settings", &settings);
     }
 
     /// Puts exactly these items into the list: address and comment.
