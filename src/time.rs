@@ -57,6 +57,12 @@ impl Clock {
     }
 }
 
+/// A time as RFC 3339, UTC; `None` for one that no calendar knows.
+pub fn rfc3339(at: Millis) -> Option<String> {
+    let at = jiff::Timestamp::from_millisecond(i64::try_from(at).ok()?).ok()?;
+    Some(at.to_string())
+}
+
 fn wall() -> Millis {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)

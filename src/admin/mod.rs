@@ -1,45 +1,155 @@
-//! The admin listener: probes and metrics. It talks to operators, never to clients.
-//!
-//! Off loopback a bearer token is mandatory (the configuration refuses to load without one);
-//! `/healthz` and `/readyz` stay open for probes.
+//! The admin listener: the API, the dashboard, probes and metrics. It talks to operators, never to
+//! clients, and takes what other adapters know from the application.
+
+mod api;
+mod auth;
+mod dashboard;
+mod events;
+mod names;
+mod openapi;
+mod problem;
+mod timeline;
 
 use std::{
     future::{Future, IntoFuture},
     io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     os::unix::fs::FileTypeExt,
     path::{Path, PathBuf},
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
 };
 
+use arc_swap::ArcSwap;
 use axum::{
     Router,
-    extract::{Request, State},
-    http::{StatusCode, header},
-    middleware::{self, Next},
+    extract::State,
+    http::{HeaderMap, StatusCode, header},
+    middleware,
     response::{IntoResponse, Response},
-    routing::get,
+    routing::{get, post},
 };
-use subtle::ConstantTimeEq;
-use tokio::net::{TcpListener, UnixListener};
+use ipnet::IpNet;
+use tokio::{
+    net::{TcpListener, UnixListener},
+    sync::{Semaphore, mpsc, oneshot, watch},
+};
+use tokio_util::sync::CancellationToken;
+
+pub use auth::Keys;
+pub use events::places;
+pub use timeline::Timeline;
 
 use crate::{
-    config::{Address, Admin, Secret},
-    telemetry::Metrics,
+    config::{Address, Admin, Config},
+    engine::{Ban, Engine},
+    tasks::Tasks,
+    telemetry::{Metrics, status::Statuses},
+    time::{Clock, Millis},
 };
 
 /// What the handlers read. Cheap to clone.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Shared {
+    /// Bans, counters, evidence.
+    pub engine: Arc<Engine>,
     /// The metrics to render.
     pub metrics: Arc<Metrics>,
+    /// Time.
+    pub clock: Clock,
     /// True from the moment every listener is bound until shutdown begins.
     pub ready: Arc<AtomicBool>,
-    /// Bearer token for everything but the probes.
-    pub token: Option<Secret>,
+    /// The configuration in force.
+    pub config: Arc<ArcSwap<Config>>,
+    /// How background jobs are doing.
+    pub statuses: Statuses,
+    /// What runs.
+    pub tasks: Tasks,
+    /// Asks for the configuration to be loaded again; what came of it is answered.
+    pub reload: mpsc::Sender<oneshot::Sender<Reloaded>>,
+    /// The latest load, whoever asked for it.
+    pub reloads: watch::Receiver<Reloaded>,
+    /// Who a request would be from, and which jails would judge it.
+    pub arrive: Arrive,
+    /// What is on disk; `None` keeps nothing.
+    pub archive: Option<Archive>,
+    /// Who may do what.
+    pub keys: Arc<auth::Keys>,
+    /// Denials and bans by the minute.
+    pub timeline: Arc<timeline::Timeline>,
+    /// Room for listeners to events.
+    pub listeners: Arc<Semaphore>,
+    /// Resolves when shutdown begins.
+    pub stop: CancellationToken,
+}
+
+/// What came of loading the configuration.
+#[derive(Clone, Debug, Default)]
+pub struct Reloaded {
+    /// When, Unix milliseconds.
+    pub at: Millis,
+    /// What was wrong; empty: it is in force.
+    pub problems: Vec<String>,
+}
+
+/// A request that somebody asks about, before it is known who it is from.
+#[derive(Clone, Debug)]
+pub struct Approach {
+    /// The address that would connect.
+    pub peer: IpAddr,
+    /// What it would send.
+    pub headers: HeaderMap,
+    /// Method.
+    pub method: http::Method,
+    /// Host; empty: any.
+    pub host: String,
+    /// Path and query; `None`: no request in particular.
+    pub target: Option<String>,
+    /// Only this jail.
+    pub jail: Option<Arc<str>>,
+}
+
+/// Who a jail takes a request to be from.
+#[derive(Clone, Debug)]
+pub struct Arrived {
+    /// The jail.
+    pub jail: Arc<str>,
+    /// The client.
+    pub client: IpAddr,
+    /// Which rule found it, in words.
+    pub from: String,
+}
+
+/// Who a request would be from, in each jail that would judge it.
+pub type Arrive = Arc<dyn Fn(&Approach) -> Vec<Arrived> + Send + Sync>;
+
+/// Bans of a client (or of everybody) that ended.
+pub type History = Arc<dyn Fn(Option<IpNet>, usize) -> Answer<Vec<Ended>> + Send + Sync>;
+
+/// What is answered from the disk; errors in words.
+pub type Answer<T> = Pin<Box<dyn Future<Output = Result<T, String>> + Send>>;
+
+/// What the database can tell and must forget; errors in words.
+#[derive(Clone)]
+pub struct Archive {
+    /// Bans of a client (or of everybody) that ended, newest first, at most so many.
+    pub history: History,
+    /// Erases a client.
+    pub forget: Arc<dyn Fn(IpNet) -> Answer<()> + Send + Sync>,
+}
+
+/// A ban that ended.
+#[derive(Clone, Debug)]
+pub struct Ended {
+    /// As it stood.
+    pub ban: Arc<Ban>,
+    /// When it ended, Unix milliseconds.
+    pub at: Millis,
+    /// How.
+    pub lift: &'static str,
 }
 
 /// A bound admin listener, not yet serving.
@@ -99,15 +209,14 @@ impl Bound {
         }
     }
 
-    /// Serves until `stop` resolves.
-    pub async fn serve<S>(self, shared: Shared, stop: S)
-    where
-        S: Future<Output = ()> + Send + 'static,
-    {
+    /// Serves until shutdown begins.
+    pub async fn serve(self, shared: Shared) {
+        let stop = shared.stop.clone().cancelled_owned();
         let router = router(shared);
         let result = match self {
             Self::Tcp(listener, _) => {
-                axum::serve(listener, router)
+                let service = router.into_make_service_with_connect_info::<SocketAddr>();
+                axum::serve(listener, service)
                     .with_graceful_shutdown(stop)
                     .into_future()
                     .await
@@ -128,14 +237,29 @@ impl Bound {
     }
 }
 
+impl Shared {
+    /// Starts what the API needs around it.
+    pub fn follow(&self) {
+        let shared = self.clone();
+        self.tasks
+            .service("timeline", move || timeline::follow(shared.clone()));
+        let shared = self.clone();
+        self.tasks
+            .service("allowed names", move || names::follow(shared.clone()));
+    }
+}
+
 fn router(shared: Shared) -> Router {
-    let guarded = Router::new()
+    openapi::described()
+        .route("/", get(dashboard::index))
         .route("/metrics", get(metrics))
-        .route_layer(middleware::from_fn_with_state(shared.clone(), authorise));
-    Router::new()
+        .route("/login", post(auth::login))
+        .route("/logout", post(auth::logout))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
-        .merge(guarded)
+        .fallback(problem::not_found)
+        .method_not_allowed_fallback(problem::not_allowed)
+        .layer(middleware::from_fn_with_state(shared.clone(), auth::guard))
         .with_state(shared)
 }
 
@@ -152,69 +276,17 @@ async fn metrics(State(shared): State<Shared>) -> Response {
     ([(header::CONTENT_TYPE, kind)], shared.metrics.render()).into_response()
 }
 
-async fn authorise(State(shared): State<Shared>, request: Request, next: Next) -> Response {
-    let Some(token) = &shared.token else {
-        return next.run(request).await;
-    };
-    let given = request
-        .headers()
-        .get(header::AUTHORIZATION)
-        .and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
-    match given {
-        Some(given) if bool::from(given.ct_eq(token.expose().as_bytes())) => {
-            next.run(request).await
-        }
-        _ => (
-            StatusCode::UNAUTHORIZED,
-            [(header::WWW_AUTHENTICATE, "Bearer")],
-            "a bearer token is required (admin.tokenFile)\n",
-        )
-            .into_response(),
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for Archive {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Archive").finish_non_exhaustive()
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use axum::body::Body;
-    use tower::ServiceExt;
-
-    fn shared(token: Option<&str>, ready: bool) -> Shared {
-        Shared {
-            metrics: Arc::new(Metrics::new()),
-            ready: Arc::new(AtomicBool::new(ready)),
-            token: token.map(Secret::new),
-        }
-    }
-
-    #[track_caller]
-    fn check(token: Option<&str>, ready: bool, path: &str, given: Option<&str>, expected: u16) {
-        let mut request = Request::builder().uri(path);
-        if let Some(given) = given {
-            request = request.header("authorization", given);
-        }
-        let request = request.body(Body::empty()).unwrap();
-        let answer = router(shared(token, ready)).oneshot(request);
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .build()
-            .unwrap();
-        assert_eq!(
-            runtime.block_on(answer).unwrap().status(),
-            expected,
-            "{path}"
-        );
-    }
-
-    #[test]
-    fn probes_are_open_and_everything_else_asks_for_the_token() {
-        check(Some("s3cret"), true, "/healthz", None, 200);
-        check(Some("s3cret"), true, "/readyz", None, 200);
-        check(Some("s3cret"), false, "/readyz", None, 503);
-        check(Some("s3cret"), true, "/metrics", None, 401);
-        check(Some("s3cret"), true, "/metrics", Some("Bearer s3cre"), 401);
-        check(Some("s3cret"), true, "/metrics", Some("s3cret"), 401);
-        check(Some("s3cret"), true, "/metrics", Some("Bearer s3cret"), 200);
-        check(None, true, "/metrics", None, 200);
-        check(None, true, "/nothing", None, 404);
-    }
-}
+mod tests;

@@ -2,6 +2,7 @@
 //! together here and nowhere else; nothing is decided here.
 
 mod itself;
+mod operate;
 mod signals;
 mod state;
 
@@ -22,7 +23,8 @@ pub use signals::{Signal, Signals, signals};
 
 use crate::{
     access_log::{self, checkpoint::Checkpoints},
-    admin, cloudflare,
+    admin::{self, Reloaded},
+    cloudflare,
     config::{Address, Config, Problems, reload::Watch},
     engine::{self, Engine, nets::NetSet},
     gate, notify, persist, proxy,
@@ -103,6 +105,7 @@ pub struct App {
     /// Whether the decisions taken from LAPI are complete as of its last answer.
     lapi: watch::Sender<bool>,
     cloudflare: watch::Sender<cloudflare::Settings>,
+    desk: operate::Desk,
 }
 
 impl App {
@@ -140,6 +143,7 @@ impl App {
         };
         let itself = NetSet::build(spared.iter().copied());
         let logs = access_log::Sources::build(&config, shared, &itself, checkpoints.clone())?;
+        let desk = operate::Desk::new(&config, &site, clock.now());
         Ok(Self {
             engine,
             metrics,
@@ -159,6 +163,7 @@ impl App {
             notifier,
             lapi: watch::Sender::new(false),
             cloudflare: watch::Sender::new(cloudflare::Settings::of(&config)),
+            desk,
             spared,
             config,
         })
@@ -210,10 +215,14 @@ impl App {
             tokio::select! {
                 signal = signals.next() => match signal {
                     Signal::Stop => break,
-                    Signal::Reload => self.reload(&gate, &watch),
+                    Signal::Reload => drop(self.reload(&gate, &watch)),
                     Signal::Reopen => self.reopen_log(),
                 },
-                () = watch.changed() => self.reload(&gate, &watch),
+                () = watch.changed() => drop(self.reload(&gate, &watch)),
+                answer = self.desk.asked() => {
+                    // Whoever asked may have gone.
+                    let _ = answer.send(self.reload(&gate, &watch));
+                }
                 _ = look_around.tick() => self.look_around(),
             }
         }
@@ -263,9 +272,8 @@ impl App {
             let (engine, metrics, stop) = (engine.clone(), metrics.clone(), stop.clone());
             move || sweep(engine.clone(), metrics.clone(), clock, stop.clone())
         });
-        self.tasks.service("journal", {
-            let stop = stop.clone();
-            move || journal::follow(engine.clone(), metrics.clone(), stop.clone())
+        self.tasks.service("journal", move || {
+            journal::follow(engine.clone(), metrics.clone(), stop.clone())
         });
         self.tasks.service("health checks", {
             let (routing, tasks) = (self.routing.clone(), self.tasks.clone());
@@ -277,15 +285,7 @@ impl App {
         self.logs.start();
         self.notifier.adopt(&self.config.notify);
         self.start_cloudflare();
-        if let Some(admin) = self.admin.take() {
-            let shared = admin::Shared {
-                metrics: self.metrics.clone(),
-                ready: self.ready.clone(),
-                token: self.config.admin.token.clone(),
-            };
-            self.tasks
-                .spawn(admin.serve(shared, stop.cancelled_owned()));
-        }
+        self.start_admin();
         let gate = self.gate.take().expect("an app runs once");
         Ok(gate.run(&self.site, self.clock, &self.tasks)?)
     }
@@ -308,10 +308,14 @@ impl App {
     }
 
     /// Puts a changed configuration in force, or keeps the old one and says why.
-    fn reload(&mut self, gate: &gate::Gate, watch: &Watch) {
+    fn reload(&mut self, gate: &gate::Gate, watch: &Watch) -> Reloaded {
         let Some(file) = self.config.file.clone() else {
-            tracing::warn!("there is no configuration file to load again");
-            return;
+            let problem = "there is no configuration file to load again";
+            tracing::warn!(problem);
+            return Reloaded {
+                at: self.clock.now(),
+                problems: vec![problem.to_owned()],
+            };
         };
         let outcome = Config::load(&file)
             .map_err(Error::from)
@@ -319,8 +323,10 @@ impl App {
         self.metrics
             .reload_successful
             .set(i64::from(outcome.is_ok()));
+        let reloaded = self.desk.reloaded(&outcome, self.clock.now());
         match outcome {
             Ok(()) => {
+                self.desk.adopt(&self.config, &self.site);
                 watch.follow(self.config.watched.clone());
                 tracing::info!("configuration reloaded");
             }
@@ -333,6 +339,7 @@ impl App {
                 tracing::error!(%error, "configuration not reloaded, the old one stays");
             }
         }
+        reloaded
     }
 
     fn reopen_log(&self) {

@@ -34,6 +34,15 @@ pub fn parse(text: &str) -> Result<Signed, String> {
     Ok(Signed { negative, length })
 }
 
+/// Reads a duration that is none to go back. The error says how durations are written.
+pub fn length(text: &str) -> Result<Duration, String> {
+    let signed = parse(text.trim()).map_err(|how| format!("`{text}` is no duration; {how}"))?;
+    if signed.negative {
+        return Err(format!("`{text}` lies in the past"));
+    }
+    Ok(signed.length)
+}
+
 /// As people write it: `10m`, `1h 30m`.
 pub fn show(length: Duration) -> String {
     humantime::format_duration(length).to_string()

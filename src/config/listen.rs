@@ -106,6 +106,10 @@ pub struct Admin {
     pub address: Address,
     /// Bearer token; mandatory off loopback.
     pub token: Option<Secret>,
+    /// Bearer token that may look and change nothing.
+    pub read_token: Option<Secret>,
+    /// Names a browser may call it by besides loopback and the address itself.
+    pub hosts: Vec<String>,
 }
 
 impl Address {
@@ -187,6 +191,8 @@ impl Default for Admin {
         Self {
             address: Address::Tcp(SocketAddr::from(([127, 0, 0, 1], 9180))),
             token: None,
+            read_token: None,
+            hosts: Vec::new(),
         }
     }
 }

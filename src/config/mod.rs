@@ -25,6 +25,7 @@ use std::{
     time::Duration,
 };
 
+pub use duration::{length as parse_duration, show as show_duration};
 pub use flags::ProxyFlags;
 pub use jail::{DenyResponse, Jail, SourceCriterion};
 pub use listen::{Address, Admin, ClientLimits, ClientTimeouts, EntryPoint, ForwardAuth, Tls};

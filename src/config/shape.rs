@@ -73,7 +73,7 @@ shapes! {
     SLACK "notify.*.slack" ["url" "urlFile"]
     EMAIL "notify.*.email" ["smtp" "tls" "from" "to" "username" "password" "passwordFile"]
     PUSHGATEWAY "pushgateway" ["url"]
-    ADMIN "admin" ["address" "token" "tokenFile"]
+    ADMIN "admin" ["address" "token" "tokenFile" "readToken" "readTokenFile" "hosts"]
     LOG "log" ["level" "format" "access"]
 }
 

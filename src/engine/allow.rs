@@ -14,7 +14,7 @@ use ipnet::IpNet;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use super::{Engine, bans::canonical_net, nets::NetSet, policy::Policy};
+use super::{Engine, client::canonical_net, nets::NetSet, policy::Policy};
 use crate::time::Millis;
 
 /// One entry of the runtime allow list.

@@ -7,13 +7,13 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::IpNet;
 use parking_lot::MutexGuard;
 
 use super::{
     Delta, Engine, Selector,
     ban::{Ban, Origin},
-    client,
+    client::{self, canonical_net},
     jail::JailId,
     ledger::Lift,
     slots::{Client, Detail, Place, Slots, Terms},
@@ -417,16 +417,5 @@ pub(super) fn terms_of(ban: Ban) -> Terms {
         },
         since: ban.since,
         until: ban.until,
-    }
-}
-
-/// Host bits masked, v4-mapped networks as v4: the form everything is keyed by.
-pub(super) fn canonical_net(net: IpNet) -> IpNet {
-    match net.trunc() {
-        IpNet::V6(v6) if v6.prefix_len() >= 96 => match v6.addr().to_ipv4_mapped() {
-            Some(v4) => Ipv4Net::new(v4, v6.prefix_len() - 96).map_or(net, IpNet::V4),
-            None => IpNet::V6(v6),
-        },
-        other => other,
     }
 }

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
-use ipnet::{IpNet, Ipv6Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 /// `::ffff:a.b.c.d` becomes `a.b.c.d`; everything else stays.
 pub fn canonical(addr: IpAddr) -> IpAddr {
@@ -17,6 +17,17 @@ pub fn fold(addr: IpAddr, ipv6_prefix: u8) -> IpNet {
         IpAddr::V6(v6) => {
             IpNet::V6(Ipv6Net::new(v6, ipv6_prefix).map_or(Ipv6Net::from(v6), |net| net.trunc()))
         }
+    }
+}
+
+/// Host bits masked, v4-mapped networks as v4: the form everything is keyed by.
+pub fn canonical_net(net: IpNet) -> IpNet {
+    match net.trunc() {
+        IpNet::V6(v6) if v6.prefix_len() >= 96 => match v6.addr().to_ipv4_mapped() {
+            Some(v4) => Ipv4Net::new(v4, v6.prefix_len() - 96).map_or(net, IpNet::V4),
+            None => IpNet::V6(v6),
+        },
+        other => other,
     }
 }
 

@@ -12,7 +12,11 @@ use crossbeam_utils::CachePadded;
 use ipnet::IpNet;
 use parking_lot::Mutex;
 
-use super::{Engine, JailId, Request, bans::canonical_net, client, table::Keyed};
+use super::{
+    Engine, JailId, Request,
+    client::{self, canonical_net},
+    table::Keyed,
+};
 use crate::time::Millis;
 
 /// Bytes of the whole ring.

@@ -198,6 +198,66 @@ impl Ledger {
         (standing, newest)
     }
 
+    /// Active bans that `wanted` keeps, latest change first, from before the number `before` on
+    /// (`u64::MAX`: from the newest), at most `limit`, each with its number. Only as many bans are
+    /// read as it takes.
+    pub fn page(
+        &self,
+        before: u64,
+        limit: usize,
+        mut wanted: impl FnMut(&Ban) -> bool,
+    ) -> Vec<(u64, Arc<Ban>)> {
+        let mut numbers = self.numbers();
+        numbers.retain(|(seq, _)| *seq < before);
+        numbers.sort_unstable_by_key(|(seq, _)| std::cmp::Reverse(*seq));
+        let mut page = Vec::new();
+        for chunk in numbers.chunks(CHUNK) {
+            let slots = self.slots.lock();
+            for (seq, id) in chunk {
+                // A slot that moved on meanwhile is among those already passed.
+                let Some(slot) = slots.get(*id).filter(|slot| slot.seq == *seq) else {
+                    continue;
+                };
+                let ban = self.read(&slots, slot);
+                if slot.is_active() && wanted(&ban) {
+                    page.push((*seq, ban));
+                    if page.len() == limit {
+                        return page;
+                    }
+                }
+            }
+        }
+        page
+    }
+
+    /// Active bans counted by what `key` says of each.
+    pub fn tally<K: Eq + std::hash::Hash>(
+        &self,
+        key: impl Fn(&Ban) -> K,
+    ) -> std::collections::HashMap<K, usize> {
+        let mut counts = std::collections::HashMap::new();
+        for ban in self.bans() {
+            *counts.entry(key(&ban)).or_default() += 1;
+        }
+        counts
+    }
+
+    /// Number and slot of every active ban that is listed.
+    fn numbers(&self) -> Vec<(u64, u32)> {
+        let mut numbers = Vec::with_capacity(self.len());
+        let mut from = 0;
+        loop {
+            let slots = self.slots.lock();
+            let Some(chunk) = slots.chunk(from, 16 * CHUNK) else {
+                return numbers;
+            };
+            let active = (from as u32..).zip(chunk);
+            let active = active.filter(|(_, slot)| slot.is_active() && !slot.silent);
+            numbers.extend(active.map(|(id, slot)| (slot.seq, id)));
+            from += 16 * CHUNK;
+        }
+    }
+
     /// Active bans held.
     pub fn len(&self) -> usize {
         self.slots.lock().listed()

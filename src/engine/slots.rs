@@ -185,6 +185,11 @@ impl Slots {
         &self.slots[id as usize]
     }
 
+    /// A slot by an id that may be of before memory was given back.
+    pub(super) fn get(&self, id: u32) -> Option<&Slot> {
+        self.slots.get(id as usize)
+    }
+
     pub(super) fn origin(&self, slot: &Slot) -> &Origin {
         &self.origins[usize::from(slot.origin)]
     }

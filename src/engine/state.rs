@@ -4,7 +4,8 @@ use std::{collections::HashSet, sync::Arc};
 
 use super::{
     Ban, Engine,
-    bans::{canonical_net, longest, terms_of},
+    bans::{longest, terms_of},
+    client::canonical_net,
     counters::Tracked,
     history::Earlier,
     jail::JailId,

@@ -4,13 +4,12 @@
 
 use std::{fmt::Display, sync::Arc, time::Duration};
 
-use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 use super::Metrics;
 use crate::{
     engine::{Ban, Change, Engine, Follower, Since, ban::FOREVER},
-    time::Millis,
+    time::{Millis, rfc3339},
 };
 
 /// Changes taken from the ledger at a time.
@@ -131,8 +130,5 @@ fn until(ban: &Ban) -> String {
 
 /// A moment as logs and messages write it; `None` for one that never comes.
 pub fn date(at: Millis) -> Option<String> {
-    let at = i64::try_from(at).ok().filter(|_| at != FOREVER)?;
-    Timestamp::from_millisecond(at)
-        .ok()
-        .map(|at| at.to_string())
+    (at != FOREVER).then(|| rfc3339(at)).flatten()
 }

@@ -57,6 +57,8 @@ pub struct Metrics {
     failures: Family<JailLabels, Counter>,
     bans_active: Family<BanLabels, Gauge>,
     bans_total: Family<BanLabels, Counter>,
+    /// The same over all labels, not exposed.
+    bans_begun: Counter,
     tracked_clients: Gauge,
     evictions: Counter,
     notifications: Family<NotifyLabels, Counter>,
@@ -79,6 +81,19 @@ pub struct Metrics {
     pub reload_successful: Gauge,
     /// `jailgate_cloudflare_*`.
     pub cloudflare: CloudflareMetrics,
+}
+
+/// What was counted since the process began, over all jails.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Requests judged, once per jail.
+    pub requests: u64,
+    /// Requests denied.
+    pub denied: u64,
+    /// Counted events.
+    pub failures: u64,
+    /// Bans that began.
+    pub bans: u64,
 }
 
 /// Cached counters of one jail: counting costs one atomic add.
@@ -120,6 +135,7 @@ impl Metrics {
             failures: Family::default(),
             bans_active: Family::default(),
             bans_total: Family::default(),
+            bans_begun: Counter::default(),
             tracked_clients: Gauge::default(),
             evictions: Counter::default(),
             notifications: Family::default(),
@@ -237,6 +253,7 @@ impl Metrics {
     pub fn ban_begun(&self, jail: &Arc<str>, origin: &Arc<str>) {
         let labels = ban_labels(jail, origin);
         self.bans_total.get_or_create(&labels).inc();
+        self.bans_begun.inc();
         self.bans_active.get_or_create(&labels).inc();
     }
 
@@ -268,6 +285,22 @@ impl Metrics {
         self.notifications.get_or_create(&labels).inc();
     }
 
+    /// The sums that charts are drawn from.
+    pub fn totals(&self) -> Totals {
+        let sum = |counters: &[Counter]| counters.iter().map(Counter::get).sum::<u64>();
+        let mut totals = Totals {
+            bans: self.bans_begun.get(),
+            ..Totals::default()
+        };
+        for jail in self.jails.lock().values() {
+            let denied = sum(&jail.deny);
+            totals.denied += denied;
+            totals.failures += jail.failures.get();
+            totals.requests += jail.pass.get() + denied + sum(&jail.exempt) + sum(&jail.simulated);
+        }
+        totals
+    }
+
     /// Takes over the engine's sizes; call it about every second.
     pub fn sizes(&self, stats: &Stats) {
         self.tracked_clients.set(stats.tracked_clients as i64);
@@ -282,6 +315,26 @@ impl Metrics {
         // Writing to a String cannot fail.
         let _ = text::encode(&mut out, &self.registry);
         out
+    }
+}
+
+impl Totals {
+    /// What was counted after `earlier`.
+    pub fn since(&self, earlier: &Self) -> Self {
+        Self {
+            requests: self.requests.saturating_sub(earlier.requests),
+            denied: self.denied.saturating_sub(earlier.denied),
+            failures: self.failures.saturating_sub(earlier.failures),
+            bans: self.bans.saturating_sub(earlier.bans),
+        }
+    }
+
+    /// Puts both together.
+    pub fn add(&mut self, other: &Self) {
+        self.requests += other.requests;
+        self.denied += other.denied;
+        self.failures += other.failures;
+        self.bans += other.bans;
     }
 }
 

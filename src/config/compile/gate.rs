@@ -203,6 +203,23 @@ pub(super) fn admin(root: &Block<'_>) -> Admin {
         admin.address = address;
     }
     admin.token = block.secret("token", "tokenFile");
+    admin.read_token = block.secret("readToken", "readTokenFile");
+    let read = block
+        .get("readToken")
+        .or_else(|| block.get("readTokenFile"));
+    match (&admin.token, &admin.read_token, read) {
+        (None, Some(_), Some(field)) => {
+            field.error("a read-only token needs a full one beside it: set `admin.tokenFile`");
+        }
+        (Some(token), Some(read_token), Some(field)) if token == read_token => {
+            field.error("`admin.readToken` is the same as `admin.token`");
+        }
+        _ => {}
+    }
+    if let Some(hosts) = block.get("hosts") {
+        let hosts = hosts.items().into_iter().filter_map(|item| host(&item));
+        admin.hosts = hosts.map(|host| host.to_string()).collect();
+    }
     let asked = block.get("token").or_else(|| block.get("tokenFile"));
     if let Some(field) = field.filter(|_| !admin.address.is_local() && admin.token.is_none()) {
         // A token that could not be read has been reported already.

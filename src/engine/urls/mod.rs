@@ -135,6 +135,12 @@ impl UrlRules {
             .map(|number| found(Mode::Allow, number))
     }
 
+    /// The patterns of one mode as they were written.
+    pub fn patterns(&self, mode: Mode) -> impl Iterator<Item = &Arc<str>> {
+        let of = move |rule: &&(Arc<str>, Mode)| rule.1 == mode;
+        self.rules.iter().filter(of).map(|(text, _)| text)
+    }
+
     /// The pattern at `index` as it was written; empty when there is none.
     pub fn pattern(&self, index: usize) -> Arc<str> {
         self.rules
