@@ -319,3 +319,37 @@ fn a_second_process_on_the_same_file_says_why_it_does_not_start() {
     );
     banned_by_three(&gate, "203.0.113.1");
 }
+
+/// A disk that hangs, for which a lock that somebody else holds stands: bans are enforced at once
+/// and told once they are kept; no request waits.
+#[test]
+fn a_disk_that_hangs_is_noticed_by_nobody_who_asks() {
+    let origin = Origin::start();
+    let config = config(&origin, "", "");
+    let gate = Jailgate::run_in(directory(), &config);
+    banned_by_three(&gate, "203.0.113.1");
+    let db = Connection::open(gate.path().join("state/jailgate.db")).unwrap();
+    db.execute_batch("BEGIN EXCLUSIVE").unwrap();
+    let (held, mut slowest) = (Instant::now(), Duration::ZERO);
+    for client in 0..100 {
+        let client = format!("198.51.100.{client}");
+        for expected in [401, 401, 403, 403] {
+            let asked = Instant::now();
+            assert_eq!(ask(&gate, &client, "/status/401"), expected);
+            slowest = slowest.max(asked.elapsed());
+        }
+    }
+    let early = gate.count("ban begins") - 1;
+    // Longer than that, and it counts as a disk that fails.
+    if held.elapsed() < Duration::from_secs(2) {
+        assert_eq!(early, 0, "told before they are kept");
+    }
+    assert!(
+        slowest < Duration::from_millis(500),
+        "a request took {slowest:?}"
+    );
+    db.execute_batch("ROLLBACK").unwrap();
+    gate.wait_for("client=198.51.100.99/32");
+    let held: Vec<i64> = rows(gate.path(), "SELECT count(*) FROM bans");
+    assert_eq!(held, [101]);
+}
