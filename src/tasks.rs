@@ -6,6 +6,7 @@
 use std::{future::Future, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
+use tokio::runtime::Handle;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// Spawns onto the current runtime and remembers what runs. Clones share one set of tasks.
@@ -14,7 +15,11 @@ pub struct Tasks {
     tracker: TaskTracker,
     stop: CancellationToken,
     named: Arc<Mutex<Vec<Named>>>,
+    runtimes: Arc<Mutex<Vec<Running>>>,
 }
+
+/// A runtime under its name.
+pub type Running = (Arc<str>, Handle);
 
 /// One long-lived task as the admin API shows it.
 #[derive(Clone, Debug)]
@@ -90,6 +95,16 @@ impl Tasks {
     /// The long-lived tasks, in the order they were started.
     pub fn named(&self) -> Vec<Named> {
         self.named.lock().clone()
+    }
+
+    /// Remembers the runtime that the caller is on, for the metrics.
+    pub fn runtime(&self, name: &str) {
+        self.runtimes.lock().push((name.into(), Handle::current()));
+    }
+
+    /// The runtimes remembered, in that order.
+    pub fn runtimes(&self) -> Vec<Running> {
+        self.runtimes.lock().clone()
     }
 
     /// How many tasks run now.

@@ -128,6 +128,8 @@ impl App {
         let gate = gate::bind(&config, gate::cores())?;
         let admin = admin::bind(&config.admin).await?;
         let tasks = Tasks::new();
+        tasks.runtime("background");
+        metrics.observe(tasks.clone(), statuses.clone());
         let notifier = notify::Notifier::new(notify::Shared {
             engine: engine.clone(),
             metrics: metrics.clone(),

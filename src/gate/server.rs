@@ -209,6 +209,7 @@ fn work(share: Vec<(Socketed, Arc<Crowd>)>, site: Arc<Sites>, clock: Clock, task
         }
     };
     runtime.block_on(async move {
+        tasks.runtime(std::thread::current().name().unwrap_or("gate"));
         let worker = Arc::new(Worker {
             clock,
             proxy: Proxy::new(clock, tasks.clone()),

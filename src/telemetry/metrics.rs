@@ -18,8 +18,15 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use super::cloudflare::CloudflareMetrics;
-use crate::engine::{Exempt, Reason, Stats, Verdict};
+use super::{
+    Statuses,
+    cloudflare::CloudflareMetrics,
+    observed::{Observed, Process},
+};
+use crate::{
+    engine::{Exempt, Reason, Stats, Verdict},
+    tasks::Tasks,
+};
 
 /// Labels of `jailgate_requests_total`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -53,6 +60,8 @@ struct NotifyLabels {
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
+    process: Registry,
+    observed: Arc<Observed>,
     requests: Family<RequestLabels, Counter>,
     failures: Family<JailLabels, Counter>,
     bans_active: Family<BanLabels, Gauge>,
@@ -131,6 +140,8 @@ impl Metrics {
     pub fn new() -> Self {
         let mut metrics = Self {
             registry: Registry::with_prefix("jailgate"),
+            process: Registry::default(),
+            observed: Arc::default(),
             requests: Family::default(),
             failures: Family::default(),
             bans_active: Family::default(),
@@ -156,7 +167,9 @@ impl Metrics {
     }
 
     fn register(&mut self) {
+        self.process.register_collector(Box::new(Process));
         let r = &mut self.registry;
+        r.register_collector(Box::new(self.observed.clone()));
         r.register("requests", "Requests judged", self.requests.clone());
         r.register(
             "failures",
@@ -309,11 +322,19 @@ impl Metrics {
             .inc_by(evicted.saturating_sub(self.evictions.get()));
     }
 
+    /// From now on the runtimes known to `tasks` and these jobs are measured too.
+    pub fn observe(&self, tasks: Tasks, jobs: Statuses) {
+        // A second time changes nothing: there is one set of tasks per process.
+        let _ = self.observed.of.set((tasks, jobs));
+    }
+
     /// Everything in the Prometheus text format.
     pub fn render(&self) -> String {
         let mut out = String::new();
         // Writing to a String cannot fail.
-        let _ = text::encode(&mut out, &self.registry);
+        let _ = text::encode_registry(&mut out, &self.registry)
+            .and_then(|()| text::encode_registry(&mut out, &self.process))
+            .and_then(|()| text::encode_eof(&mut out));
         out
     }
 }

@@ -5,6 +5,7 @@
 pub mod cloudflare;
 pub mod journal;
 pub mod metrics;
+mod observed;
 pub mod status;
 
 use tracing_subscriber::{
