@@ -6,6 +6,7 @@ pub mod app;
 pub mod cli;
 pub mod cloudflare;
 pub mod config;
+pub mod crowdsec;
 pub mod engine;
 pub mod gate;
 pub mod notify;

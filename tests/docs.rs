@@ -41,11 +41,10 @@ fn has(block: &str, key: &str) -> bool {
     block.contains(&format!("\n{key}:"))
 }
 
-/// Warnings but those of what is not built yet.
+/// Its warnings.
 fn odd(config: &Config) -> Vec<String> {
     let warnings = config.warnings.iter().map(|warning| warning.message());
-    let odd = warnings.filter(|warning| !warning.contains("not built yet"));
-    odd.map(str::to_owned).collect()
+    warnings.map(str::to_owned).collect()
 }
 
 /// A block that shows one part only gets a listener, without which there is nothing to run.

@@ -26,6 +26,7 @@ use crate::{
     admin::{self, Reloaded},
     cloudflare,
     config::{Address, Config, Problems, reload::Watch},
+    crowdsec,
     engine::{self, Engine, nets::NetSet},
     gate, notify, persist, proxy,
     tasks::Tasks,
@@ -66,6 +67,9 @@ pub enum Error {
     /// The state on disk is somebody else's.
     #[error(transparent)]
     State(#[from] persist::Error),
+    /// CrowdSec's certificate or key.
+    #[error(transparent)]
+    Crowdsec(#[from] crowdsec::Error),
     /// The operating system refused threads or signals.
     #[error("the operating system refused: {0}")]
     System(#[from] std::io::Error),
@@ -287,6 +291,7 @@ impl App {
         self.logs.start();
         self.notifier.adopt(&self.config.notify);
         self.start_cloudflare();
+        self.start_crowdsec()?;
         self.start_admin();
         let gate = self.gate.take().expect("an app runs once");
         Ok(gate.run(&self.site, self.clock, &self.tasks)?)
@@ -307,6 +312,19 @@ impl App {
             lapi: subscribed.map(|_| self.lapi.subscribe()),
         };
         cloudflare::start(&shared, &self.cloudflare.subscribe());
+    }
+
+    fn start_crowdsec(&self) -> Result<(), crowdsec::Error> {
+        let shared = crowdsec::Shared {
+            engine: self.engine.clone(),
+            metrics: self.metrics.clone(),
+            statuses: self.statuses.clone(),
+            clock: self.clock,
+            tasks: self.tasks.clone(),
+            complete: self.lapi.clone(),
+        };
+        let config = self.config.crowdsec.as_ref();
+        config.map_or(Ok(()), |config| crowdsec::start(config, &shared))
     }
 
     /// Puts a changed configuration in force, or keeps the old one and says why.

@@ -32,7 +32,7 @@ pub use listen::{Address, Admin, ClientLimits, ClientTimeouts, EntryPoint, Forwa
 pub use notify::{Channel, Email, EmailTls, NotifyOn, NotifyTarget, PLACEHOLDERS, Template};
 pub use outside::{
     AccessLog, ClientTls, Cloudflare, CloudflareSource, Crowdsec, CrowdsecPublish,
-    CrowdsecSubscribe, LogLineFormat, Otlp,
+    CrowdsecSubscribe, Fallback, LogLineFormat, Otlp,
 };
 pub use problem::{Pos, Problem, Problems};
 pub use upstream::{HealthCheck, Route, Scheme, Server, Service, Transport};

@@ -70,6 +70,8 @@ pub struct CrowdsecPublish {
     pub machine_id: String,
     /// Its password; `None` with a client certificate.
     pub password: Option<Secret>,
+    /// With this token the machine enters itself where LAPI allows it (auto registration, 1.6.5).
+    pub registration_token: Option<Secret>,
     /// How often batches go out. 1 s.
     pub interval: Duration,
     /// Origin of our decisions. `jailgate`.
@@ -87,6 +89,25 @@ pub struct CrowdsecSubscribe {
     pub scopes: Vec<String>,
     /// Only these origins; empty is all.
     pub origins: Vec<String>,
+    /// Only scenarios with one of these in their name; empty is all.
+    pub scenarios_containing: Vec<String>,
+    /// No scenarios with one of these in their name.
+    pub scenarios_not_containing: Vec<String>,
+    /// What becomes of types other than `ban`. `ban`.
+    pub fallback: Fallback,
+    /// How often what was done is told to LAPI; zero is never. 15 min.
+    pub metrics_interval: Duration,
+}
+
+/// What becomes of decisions whose type is not `ban`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fallback {
+    /// Every type is enforced as a ban.
+    Ban,
+    /// `captcha` is enforced as a ban, others are ignored.
+    Captcha,
+    /// Bans only.
+    Ignore,
 }
 
 /// A client certificate.
@@ -96,7 +117,7 @@ pub struct ClientTls {
     pub cert: Option<PathBuf>,
     /// PEM key.
     pub key: Option<PathBuf>,
-    /// Extra root, PEM.
+    /// The root that vouches for LAPI, in place of the system's, PEM.
     pub ca: Option<PathBuf>,
     /// Accept any certificate.
     pub insecure_skip_verify: bool,

@@ -61,8 +61,10 @@ shapes! {
     STATE "state" ["path" "keep"]
     LIMITS "limits" ["trackedClients" "bans" "aggregateIPv6"]
     CROWDSEC "crowdsec" ["url" "publish" "subscribe" "tls" "unreachable"]
-    PUBLISH "crowdsec.publish" ["machineId" "password" "passwordFile" "interval" "origin"]
-    SUBSCRIBE "crowdsec.subscribe" ["apiKey" "apiKeyFile" "interval" "scopes" "origins"]
+    PUBLISH "crowdsec.publish" ["machineId" "password" "passwordFile" "registrationToken"
+        "registrationTokenFile" "interval" "origin"]
+    SUBSCRIBE "crowdsec.subscribe" ["apiKey" "apiKeyFile" "interval" "scopes" "origins"
+        "scenariosContaining" "scenariosNotContaining" "fallback" "metricsInterval"]
     CROWDSEC_TLS "crowdsec.tls" ["certFile" "keyFile" "caFile" "insecureSkipVerify"]
     CLOUDFLARE "cloudflare" ["accountId" "listId" "apiToken" "apiTokenFile" "source" "interval"
         "ownership" "tag" "capacity" "baseUrl"]

@@ -94,6 +94,22 @@ impl Engine {
         self.ledger.announce();
     }
 
+    /// Takes back the outside decisions that `gone` picks by origin and client: what a full pull no
+    /// longer tells, without holding it all at once.
+    pub fn withdraw(&self, gone: impl Fn(&Origin, IpNet) -> bool, now: Millis) {
+        let ticks = self.ticks(now);
+        self.lift_where(
+            |slots, id| {
+                let slot = slots.slot(id);
+                slots.is_outside(slot) && gone(slots.origin(slot), slot.key().0)
+            },
+            Lift::Withdrawn,
+            ticks,
+            &mut Vec::new(),
+        );
+        self.ledger.announce();
+    }
+
     /// Imposes one ban by hand (or restores one). It replaces the one that stands at the same
     /// client, jail and origin.
     pub fn ban(&self, ban: Ban, now: Millis) {

@@ -86,6 +86,8 @@ pub struct Metrics {
     pub state_errors: Counter,
     /// `jailgate_state_lag_seconds`: for how long changes have not been on disk.
     pub state_lag: Gauge<f64, AtomicU64>,
+    /// `jailgate_crowdsec_*`.
+    pub crowdsec: super::crowdsec::CrowdsecMetrics,
     /// `jailgate_config_last_reload_successful`: 1 or 0.
     pub reload_successful: Gauge,
     /// `jailgate_cloudflare_*`.
@@ -114,6 +116,17 @@ pub struct JailMetrics {
     deny: [Counter; 4],
     /// `jailgate_failures_total`: counted events.
     pub failures: Counter,
+}
+
+/// Requests judged, by who refused them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Judged {
+    /// All of them.
+    pub all: u64,
+    /// Refused by our own bans, lists and rules.
+    pub ours: u64,
+    /// Refused by outside decisions.
+    pub decisions: u64,
 }
 
 const REASONS: [Reason; 4] = [
@@ -158,6 +171,7 @@ impl Metrics {
             log_lag_bytes: Gauge::default(),
             state_errors: Counter::default(),
             state_lag: Gauge::default(),
+            crowdsec: Default::default(),
             reload_successful: Gauge::default(),
             cloudflare: CloudflareMetrics::default(),
         };
@@ -234,6 +248,7 @@ impl Metrics {
             self.reload_successful.clone(),
         );
         self.cloudflare.register(r);
+        self.crowdsec.register(r);
     }
 
     /// The handles of one jail, made at its first use.
@@ -260,6 +275,27 @@ impl Metrics {
         });
         jails.insert(name.clone(), made.clone());
         made
+    }
+
+    /// Requests judged so far, over all jails.
+    pub fn judged(&self) -> Judged {
+        let mut judged = Judged::default();
+        for jail in self.jails.lock().values() {
+            let free = jail
+                .exempt
+                .iter()
+                .chain(&jail.simulated)
+                .chain([&jail.pass]);
+            judged.all += free.map(Counter::get).sum::<u64>();
+            for (reason, denied) in REASONS.into_iter().zip(&jail.deny) {
+                judged.all += denied.get();
+                match reason {
+                    Reason::Decision => judged.decisions += denied.get(),
+                    _ => judged.ours += denied.get(),
+                }
+            }
+        }
+        judged
     }
 
     /// Counts a ban that began.

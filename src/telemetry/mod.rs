@@ -3,6 +3,7 @@
 //! Logging is set up once per process; its level changes with a reload. It owns no files.
 
 pub mod cloudflare;
+pub mod crowdsec;
 pub mod journal;
 pub mod metrics;
 mod observed;

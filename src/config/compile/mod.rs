@@ -21,11 +21,6 @@ use super::{
     shape,
 };
 
-/// Top-level blocks that load and validate but are not built yet, and what that means: each warns.
-/// Whoever builds one takes it out.
-pub(super) const NOT_BUILT: &[(&str, &str)] =
-    &[("crowdsec", "nothing is sent there or taken from there")];
-
 /// Compiles a text that came from `file`.
 pub(super) fn compile(
     text: &str,
@@ -81,11 +76,6 @@ fn document(cx: &Cx<'_>, tree: &Node) -> Option<Config> {
         return None;
     }
     let root = cx.root(tree).block(shape::ROOT)?;
-    for (key, meaning) in NOT_BUILT {
-        if let Some(field) = root.get(key) {
-            cx.warn(field.at, format!("`{key}` is not built yet: {meaning}"));
-        }
-    }
     let jails = root
         .get("jails")
         .map(|field| jails::all(&field))

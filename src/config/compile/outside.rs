@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{
     super::{
         AccessLog, Address, ClientTls, Cloudflare, CloudflareSource, Crowdsec, CrowdsecPublish,
-        CrowdsecSubscribe, LogLineFormat, Otlp,
+        CrowdsecSubscribe, Fallback, LogLineFormat, Otlp,
         read::{Block, Field},
         shape,
     },
@@ -150,6 +150,7 @@ fn publish(block: &Block<'_>, certificate: bool) -> CrowdsecPublish {
             .and_then(|field| field.word())
             .unwrap_or_default(),
         password,
+        registration_token: block.secret("registrationToken", "registrationTokenFile"),
         interval: block.period("interval", Duration::from_secs(1)),
         origin: block
             .get("origin")
@@ -173,16 +174,28 @@ fn subscribe(block: &Block<'_>, certificate: bool) -> CrowdsecSubscribe {
             .filter_map(|item| item.choice(&SCOPES).map(str::to_owned))
             .collect(),
     };
-    let origins = block.get("origins");
+    const FALLBACKS: [(&str, Fallback); 3] = [
+        ("ban", Fallback::Ban),
+        ("captcha", Fallback::Captcha),
+        ("ignore", Fallback::Ignore),
+    ];
+    let words = |key| -> Vec<String> {
+        let field = block.get(key);
+        let items = field.iter().flat_map(Field::items);
+        items.filter_map(|item| item.word()).collect()
+    };
+    let fallback = block
+        .get("fallback")
+        .and_then(|field| field.choice(&FALLBACKS));
     CrowdsecSubscribe {
         api_key: credential(block, "apiKey", "apiKeyFile", certificate),
         interval: block.period("interval", Duration::from_secs(10)),
         scopes,
-        origins: origins
-            .iter()
-            .flat_map(Field::items)
-            .filter_map(|item| item.word())
-            .collect(),
+        origins: words("origins"),
+        scenarios_containing: words("scenariosContaining"),
+        scenarios_not_containing: words("scenariosNotContaining"),
+        fallback: fallback.unwrap_or(Fallback::Ban),
+        metrics_interval: block.duration("metricsInterval", Duration::from_secs(900)),
     }
 }
 

@@ -1,0 +1,217 @@
+//! The decisions LAPI told of, by their ids, in 24 bytes each: several may stand for one address,
+//! and the longest holds. The engine holds what follows from them. Pure.
+
+use std::{collections::HashMap, hash::BuildHasher, sync::Arc};
+
+use foldhash::quality::RandomState;
+use hashbrown::HashTable;
+use ipnet::IpNet;
+
+use crate::{
+    engine::{Ban, Cause, Delta, Origin},
+    time::Millis,
+};
+
+/// Engine origins of decisions begin so; what follows is LAPI's origin.
+pub(super) const PREFIX: &str = "crowdsec/";
+/// Different texts kept as one; more are kept as the last.
+const NAMES: usize = u16::MAX as usize;
+
+/// What a decision bans.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Told<'a> {
+    pub(super) id: u64,
+    pub(super) net: IpNet,
+    pub(super) origin: &'a str,
+    pub(super) scenario: &'a str,
+    pub(super) until: Millis,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Row {
+    /// Hash of network and origin. Two of a million sharing one by chance is a chance of 1e-7.
+    key: u64,
+    id: u64,
+    /// Seconds, rounded up.
+    until: u32,
+    scenario: u16,
+    origin: u8,
+    /// Of the full pull that told of it last, and in its highest bit: IPv6.
+    pull: u8,
+}
+
+/// Decisions by id, and what to tell the engine of them.
+#[derive(Debug, Default)]
+pub(super) struct Book {
+    rows: HashTable<Row>,
+    hash: RandomState,
+    pull: u8,
+    origins: Names,
+    scenarios: Names,
+    changes: HashMap<u8, Delta>,
+    pending: usize,
+}
+
+#[derive(Debug, Default)]
+struct Names {
+    list: Vec<Arc<str>>,
+    index: HashMap<Arc<str>, u16>,
+}
+
+impl Names {
+    fn id(&mut self, name: &str, most: usize) -> u16 {
+        if let Some(known) = self.index.get(name) {
+            return *known;
+        }
+        if self.list.len() >= most {
+            return (most - 1) as u16;
+        }
+        let name: Arc<str> = name.into();
+        self.list.push(name.clone());
+        let id = (self.list.len() - 1) as u16;
+        self.index.insert(name, id);
+        id
+    }
+}
+
+const V6: u8 = 0x80;
+
+impl Book {
+    /// A full pull begins: what it does not tell of goes at its end.
+    pub(super) fn begin(&mut self) {
+        self.pull = (self.pull + 1) & !V6;
+    }
+
+    /// The full pull is over; afterwards [`holds`](Self::holds) answers by it alone.
+    pub(super) fn finish(&mut self) {
+        let pull = self.pull;
+        self.rows.retain(|row| row.pull & !V6 == pull);
+        self.rows.shrink_to_fit(|row| row.key);
+    }
+
+    /// Enters a decision. One that is known by its id changes nothing: what was lifted by hand
+    /// stays lifted.
+    pub(super) fn enter(&mut self, told: Told<'_>, now: Millis) {
+        let key = self.key(told.net, told.origin);
+        let until = seconds(told.until);
+        let mut longest = 0;
+        for row in self.rows.iter_hash_mut(key).filter(|row| row.key == key) {
+            if row.id == told.id {
+                row.pull = self.pull | (row.pull & V6);
+                return;
+            }
+            longest = longest.max(row.until);
+        }
+        let v6 = if told.net.addr().is_ipv6() { V6 } else { 0 };
+        let row = Row {
+            key,
+            id: told.id,
+            until,
+            scenario: self.scenarios.id(told.scenario, NAMES),
+            origin: self.origins.id(told.origin, usize::from(u8::MAX)) as u8,
+            pull: self.pull | v6,
+        };
+        self.rows.insert_unique(key, row, |row| row.key);
+        if until > longest {
+            self.impose(&row, told.net, told.until, now);
+        }
+    }
+
+    /// Strikes a decision; the next longest for its address holds, if there is one.
+    pub(super) fn strike(&mut self, told: Told<'_>, now: Millis) {
+        let key = self.key(told.net, told.origin);
+        let same = |row: &Row| row.key == key && row.id == told.id;
+        let Ok(entry) = self.rows.find_entry(key, same) else {
+            return;
+        };
+        let (gone, _) = entry.remove();
+        let others = self.rows.iter_hash(key).filter(|row| row.key == key);
+        let next = others.max_by_key(|row| row.until).copied();
+        match next {
+            Some(next) if next.until >= gone.until => {}
+            Some(next) if Millis::from(next.until) * 1000 > now => {
+                self.impose(&next, told.net, Millis::from(next.until) * 1000, now);
+            }
+            _ => {
+                let delta = self.changes.entry(gone.origin).or_default();
+                // the engine removes before it adds
+                delta.add.retain(|ban| ban.client != told.net);
+                delta.remove.push((told.net, None));
+                self.pending += 1;
+            }
+        }
+    }
+
+    /// Forgets what is over by itself; the engine does so on its own.
+    pub(super) fn prune(&mut self, now: Millis) {
+        let now = (now / 1000) as u32;
+        self.rows.retain(|row| row.until >= now);
+    }
+
+    /// Forgets everything.
+    pub(super) fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    /// Whether a decision of this origin for this network is in the book.
+    pub(super) fn holds(&self, origin: &str, net: IpNet) -> bool {
+        let key = self.key(net, origin);
+        self.rows.find(key, |row| row.key == key).is_some()
+    }
+
+    /// Changes not taken yet.
+    pub(super) fn pending(&self) -> usize {
+        self.pending
+    }
+
+    /// What the engine is to be told, by origin.
+    pub(super) fn take(&mut self) -> Vec<(Origin, Delta)> {
+        self.pending = 0;
+        let changes = std::mem::take(&mut self.changes);
+        let named = |(origin, delta): (u8, Delta)| {
+            let name = &self.origins.list[usize::from(origin)];
+            (Origin::Outside(format!("{PREFIX}{name}").into()), delta)
+        };
+        changes.into_iter().map(named).collect()
+    }
+
+    /// Decisions held.
+    pub(super) fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Decisions held by origin, for IPv4 and IPv6.
+    pub(super) fn counts(&self) -> Vec<(Arc<str>, [u64; 2])> {
+        let mut counts = vec![[0; 2]; self.origins.list.len()];
+        for row in &self.rows {
+            counts[usize::from(row.origin)][usize::from(row.pull >= V6)] += 1;
+        }
+        self.origins.list.iter().cloned().zip(counts).collect()
+    }
+
+    fn key(&self, net: IpNet, origin: &str) -> u64 {
+        self.hash.hash_one((net, origin))
+    }
+
+    fn impose(&mut self, row: &Row, client: IpNet, until: Millis, now: Millis) {
+        let scenario = self.scenarios.list[usize::from(row.scenario)].clone();
+        let delta = self.changes.entry(row.origin).or_default();
+        delta.add.push(Ban {
+            client,
+            jail: None,
+            origin: Origin::Manual,
+            cause: Cause::Decision(scenario),
+            count: 0,
+            first_status: 0,
+            last_status: 0,
+            path: Box::default(),
+            since: now,
+            until,
+        });
+        self.pending += 1;
+    }
+}
+
+fn seconds(until: Millis) -> u32 {
+    u32::try_from(until.div_ceil(1000)).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,455 @@
+//! Follows the ledger and keeps LAPI's decisions of our origin equal to our bans. Each is there
+//! once: after every doubt (start, timeout, error) it first asks what LAPI holds. What belongs there
+//! is `plan`'s business.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Jobs,
+    calls::Calls,
+    client::Error,
+    lag::Lag,
+    ours::{FOLLOWER, Ours},
+    plan::{self, Held, Id, Key, Known, Work},
+    said,
+    wire::Alert,
+};
+use crate::{
+    engine::{Ban, Engine, Follower, Origin, Since},
+    time::{Clock, Millis},
+};
+
+/// Changes taken from the ledger at a time.
+const BATCH: usize = 1000;
+/// Alerts in one request. LAPI stores them fifty at a time.
+const ALERTS: usize = 250;
+/// Decisions in one alert that publishes again.
+const DECISIONS: usize = 500;
+/// How often LAPI is asked what it still holds: it lets go of old alerts every minute.
+const CHECK: Millis = 60_000;
+/// A ban this young is still on its way and not missing.
+const YOUNG: Millis = 60_000;
+/// When it is asked after a doubt: what was under way has been stored by then.
+const SOON: Millis = 3_000;
+const HEARTBEAT: Millis = 60_000;
+/// Waits after a failure: 1 s, 2 s, … at most this long.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// A ban that LAPI refuses so often, while it takes others, is set aside.
+const ATTEMPTS: u32 = 8;
+
+/// The publisher.
+#[derive(Debug)]
+pub(super) struct Publisher {
+    calls: Calls,
+    engine: Arc<Engine>,
+    ours: Arc<Ours>,
+    clock: Clock,
+    jobs: Jobs,
+    interval: Duration,
+    follower: Follower,
+    acknowledged: u64,
+    known: Known,
+    /// Whether `known` can be relied on.
+    sure: bool,
+    /// Sent without a clear answer. LAPI stores decisions before their alerts: when it was cut off
+    /// between, they stand there and no list of alerts shows them.
+    unsure: HashSet<Key>,
+    /// Up to this change an earlier life may have sent bans.
+    earlier: u64,
+    /// What LAPI does not take, and until which end that was.
+    aside: HashMap<Key, Millis>,
+    refused: HashMap<Key, u32>,
+    next_check: Millis,
+    next_heartbeat: Millis,
+}
+
+impl Publisher {
+    pub(super) fn new(
+        calls: Calls,
+        engine: Arc<Engine>,
+        ours: Arc<Ours>,
+        jobs: Jobs,
+        interval: Duration,
+    ) -> Self {
+        let now = jobs.clock.now();
+        let earlier = *engine.ledger().watch().borrow();
+        Self {
+            follower: Follower::new(engine.clone(), FOLLOWER),
+            acknowledged: engine.cursors().get(FOLLOWER),
+            calls,
+            engine,
+            ours,
+            clock: jobs.clock,
+            jobs,
+            interval,
+            known: Known::new(),
+            sure: false,
+            unsure: HashSet::new(),
+            earlier,
+            aside: HashMap::new(),
+            refused: HashMap::new(),
+            next_check: now + SOON,
+            next_heartbeat: now + HEARTBEAT,
+        }
+    }
+
+    /// Publishes until told to stop.
+    pub(super) async fn run(mut self, stop: CancellationToken) {
+        let mut failures = 0;
+        let (jobs, clock, engine) = (self.jobs.clone(), self.clock, self.engine.clone());
+        let mut lag = Lag::new(engine);
+        let mut tick = tokio::time::interval(Duration::from_secs(1));
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let outcome = {
+                let mut turn = std::pin::pin!(self.turn());
+                loop {
+                    tokio::select! {
+                        () = stop.cancelled() => return,
+                        outcome = &mut turn => break outcome,
+                        _ = tick.tick() => jobs.lag(lag.measure(clock.now())),
+                    }
+                }
+            };
+            jobs.lag(lag.measure(clock.now()));
+            match outcome {
+                Ok(()) => {
+                    if failures > 0 {
+                        tracing::info!("publishing to LAPI again");
+                    }
+                    failures = 0;
+                    let held = self.known.len();
+                    jobs.ok(clock.now(), format!("{held} decisions of ours at LAPI"));
+                }
+                Err(error) => {
+                    failures += 1;
+                    self.doubt();
+                    jobs.failed("bans are not published", failures, &error);
+                    let pause = backoff(failures);
+                    let wait = stop.run_until_cancelled(tokio::time::sleep(pause));
+                    if wait.await.is_none() {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whatever was under way may or may not have been done.
+    fn doubt(&mut self) {
+        self.sure = false;
+        self.calls.forget_version();
+        self.follower.at(self.acknowledged);
+        self.next_check = self.clock.now() + SOON;
+    }
+
+    /// Waits for something to do and does it.
+    async fn turn(&mut self) -> Result<(), Error> {
+        let now = self.clock.now();
+        let at = |at: Millis| tokio::time::sleep(Duration::from_millis(at.saturating_sub(now)));
+        tokio::select! {
+            biased;
+            () = at(self.next_check + CHECK) => self.check().await,
+            () = at(self.next_heartbeat) => self.heartbeat().await,
+            since = self.follower.next(BATCH) => self.deliver(since).await,
+            () = at(self.next_check) => self.check().await,
+        }
+    }
+
+    async fn deliver(&mut self, since: Since) -> Result<(), Error> {
+        if !self.sure {
+            self.look().await?;
+        }
+        let now = self.clock.now();
+        let (work, next, full) = match since {
+            Since::Changes { changes, next } => {
+                let full = changes.len() == BATCH;
+                (plan::follow(changes, &self.known, now), next, full)
+            }
+            Since::Snapshot { bans, next } => {
+                let work = Work {
+                    send: plan::missing(&bans, &self.known, now),
+                    withdraw: plan::surplus(&bans, &self.known),
+                    over: Vec::new(),
+                };
+                (work, next, false)
+            }
+        };
+        let idle = work.send.is_empty() && work.withdraw.is_empty();
+        self.ours.took_back(work.over.iter().cloned(), now);
+        self.ours.took_back(work.withdraw.iter().cloned(), now);
+        for key in &work.over {
+            self.forget(key);
+        }
+        if self.acknowledged < self.earlier {
+            self.unsure
+                .extend(work.send.iter().filter_map(|ban| plan::key(ban)));
+        }
+        self.send(work.send).await?;
+        for key in &work.withdraw {
+            self.withdraw(key).await?;
+        }
+        self.follower.acknowledge(next);
+        self.acknowledged = next;
+        if !idle && !full {
+            tokio::time::sleep(self.interval).await;
+        }
+        Ok(())
+    }
+
+    /// Publishes again what LAPI let go of by itself, and ends that grew.
+    async fn check(&mut self) -> Result<(), Error> {
+        let (bans, settled) = self.engine.ledger().snapshot();
+        self.engine.ledger().wait_settled(settled).await;
+        let began = self.clock.now();
+        self.look().await?;
+        // A long list costs LAPI; it is asked for at most a hundredth of the time.
+        let now = self.clock.now();
+        self.next_check = now + CHECK.max((now - began) * 100);
+        let old = |ban: &Arc<Ban>| ban.since + YOUNG < now && !self.is_aside(ban);
+        let mut missing = plan::missing(&bans, &self.known, now);
+        missing.retain(old);
+        let (grown, gone): (Vec<_>, Vec<_>) = missing
+            .into_iter()
+            .filter_map(|ban| Some((plan::key(&ban)?, ban)))
+            .partition(|(key, _)| self.known.contains_key(key));
+        self.send(grown.into_iter().map(|(_, ban)| ban).collect())
+            .await?;
+        self.publish_again(gone).await
+    }
+
+    async fn publish_again(&mut self, mut gone: Vec<(Key, Arc<Ban>)>) -> Result<(), Error> {
+        if gone.is_empty() {
+            return Ok(());
+        }
+        let listed = self.calls.allowlisted(&gone).await?;
+        gone.retain(|(key, _)| !listed.contains_key(key));
+        gone.sort_by(|(a, _), (b, _)| a.scenario.cmp(&b.scenario));
+        let (now, count) = (self.clock.now(), gone.len());
+        let same = |a: &(Key, Arc<Ban>), b: &(Key, Arc<Ban>)| a.0.scenario == b.0.scenario;
+        for chunk in gone.chunk_by(same).flat_map(|jail| jail.chunks(DECISIONS)) {
+            let shift = |at| self.calls.their_time(at);
+            let alert = plan::collective(chunk, self.calls.origin(), now, shift);
+            let ids = match self.calls.post(&[alert]).await {
+                Err(
+                    error @ Error::Refused {
+                        status: 400..500, ..
+                    },
+                ) => {
+                    tracing::warn!(error = said(&error), "LAPI does not take these bans again");
+                    continue;
+                }
+                ids => ids?,
+            };
+            for (key, ban) in chunk {
+                self.note(key, ban, ids.first().copied());
+            }
+        }
+        tracing::info!(count, "LAPI had let go of bans of ours; published again");
+        Ok(())
+    }
+
+    async fn send(&mut self, bans: Vec<Arc<Ban>>) -> Result<(), Error> {
+        let mut bans: Vec<(Key, Arc<Ban>)> = bans
+            .into_iter()
+            .filter(|ban| !self.is_aside(ban))
+            .filter_map(|ban| Some((plan::key(&ban)?, ban)))
+            .collect();
+        if bans.is_empty() {
+            return Ok(());
+        }
+        let listed = self.calls.allowlisted(&bans).await?;
+        bans.retain(|(key, ban)| match listed.get(key) {
+            Some(list) => {
+                tracing::info!(client = %ban.client, list, "on LAPI's allowlist, not published");
+                self.aside.insert(key.clone(), plan::end(ban));
+                false
+            }
+            None => true,
+        });
+        for chunk in bans.chunks(ALERTS) {
+            self.clear(chunk).await?;
+            let alerts: Vec<Alert> = chunk
+                .iter()
+                .map(|(key, ban)| self.alert(key, ban))
+                .collect();
+            match self.calls.post(&alerts).await {
+                Ok(ids) if ids.len() == chunk.len() => {
+                    for ((key, ban), id) in chunk.iter().zip(ids) {
+                        self.replace(key, ban, id).await?;
+                    }
+                }
+                // Newer ones drop what they refuse without a word.
+                Ok(_) => self.one_by_one(chunk, true).await?,
+                Err(Error::Refused {
+                    status: 400..501, ..
+                }) => {
+                    self.one_by_one(chunk, false).await?;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Lifts what may stand there unseen from an attempt without an answer.
+    async fn clear(&mut self, chunk: &[(Key, Arc<Ban>)]) -> Result<(), Error> {
+        for (key, _) in chunk {
+            if self.unsure.contains(key) && !self.known.contains_key(key) {
+                self.calls.lift(key).await?;
+            }
+        }
+        self.unsure.extend(chunk.iter().map(|(key, _)| key.clone()));
+        Ok(())
+    }
+
+    /// After a batch that LAPI refused, perhaps having stored half of it: each by itself, so that
+    /// one bad ban holds up no other.
+    async fn one_by_one(&mut self, chunk: &[(Key, Arc<Ban>)], dropped: bool) -> Result<(), Error> {
+        self.look().await?;
+        if !dropped {
+            self.clear(chunk).await?;
+        }
+        let mut failed = None;
+        for (key, ban) in chunk {
+            let until = plan::end(ban);
+            if self
+                .known
+                .get(key)
+                .is_some_and(|held| held.until.abs_diff(until) < 10_000)
+            {
+                continue;
+            }
+            let outcome = match dropped {
+                true => Err(Error::Garbage("it was left out".into())),
+                false => self.calls.post(&[self.alert(key, ban)]).await,
+            };
+            match outcome {
+                Ok(ids) => match ids.first() {
+                    Some(id) => self.replace(key, ban, *id).await?,
+                    None => self.set_aside(key, ban, &Error::Garbage("it was left out".into())),
+                },
+                Err(error) if self.is_final(key, &error) => self.set_aside(key, ban, &error),
+                Err(error @ Error::Refused { .. }) => failed = Some(error),
+                Err(error) => return Err(error),
+            }
+        }
+        failed.map_or(Ok(()), Err)
+    }
+
+    /// Whether asking again is of no use.
+    fn is_final(&mut self, key: &Key, error: &Error) -> bool {
+        match error {
+            Error::Garbage(_) => true,
+            Error::Refused {
+                status: 408 | 429, ..
+            } => false,
+            Error::Refused {
+                status: 400..500, ..
+            } => true,
+            // LAPI says 500 to what it cannot store and to what it cannot read.
+            Error::Refused { message, .. } => {
+                let refusals = ["validation failure", "invalid address", "unable to parse"];
+                let attempts = self.refused.entry(key.clone()).or_default();
+                *attempts += 1;
+                let others = !self.known.is_empty();
+                refusals.iter().any(|words| message.contains(words))
+                    || (*attempts >= ATTEMPTS && others)
+            }
+            _ => false,
+        }
+    }
+
+    fn set_aside(&mut self, key: &Key, ban: &Ban, error: &Error) {
+        let (client, jail) = (ban.client, ban.jail.as_deref());
+        tracing::warn!(%client, jail, error = said(error), "LAPI refuses this ban; set aside");
+        self.refused.remove(key);
+        self.unsure.remove(key);
+        self.aside.insert(key.clone(), plan::end(ban));
+    }
+
+    fn is_aside(&self, ban: &Ban) -> bool {
+        let known = plan::key(ban).and_then(|key| self.aside.get(&key).copied());
+        known == Some(plan::end(ban))
+    }
+
+    fn alert(&self, key: &Key, ban: &Ban) -> Alert {
+        let evidence = match ban.origin {
+            Origin::Jail => plan::leading_to(ban, self.engine.evidence(ban.client)),
+            _ => Vec::new(),
+        };
+        let shift = |at| self.calls.their_time(at);
+        plan::alert(ban, key, &evidence, self.calls.origin(), shift)
+    }
+
+    /// Notes what was sent, and takes an older version of it back.
+    async fn replace(&mut self, key: &Key, ban: &Ban, alert: u64) -> Result<(), Error> {
+        match self.note(key, ban, Some(alert)) {
+            Some(old) => self.calls.remove(key, old).await,
+            None => Ok(()),
+        }
+    }
+
+    fn note(&mut self, key: &Key, ban: &Ban, alert: Option<u64>) -> Option<Held> {
+        self.refused.remove(key);
+        self.unsure.remove(key);
+        let held = Held {
+            until: plan::end(ban),
+            id: Id::Alert(alert?),
+        };
+        self.known.insert(key.clone(), held)
+    }
+
+    async fn withdraw(&mut self, key: &Key) -> Result<(), Error> {
+        match self.calls.lift(key).await {
+            Err(error) if self.is_final(key, &error) => {
+                let (client, error) = (key.net, said(&error));
+                tracing::warn!(%client, error, "LAPI does not lift this ban; set aside");
+            }
+            outcome => outcome?,
+        }
+        self.forget(key);
+        Ok(())
+    }
+
+    fn forget(&mut self, key: &Key) {
+        self.known.remove(key);
+        self.aside.remove(key);
+        self.refused.remove(key);
+        self.unsure.remove(key);
+    }
+
+    /// Asks what LAPI holds of ours, and takes back what is there twice.
+    async fn look(&mut self) -> Result<(), Error> {
+        let listing = self.calls.held().await?;
+        for (key, held) in &listing.doubled {
+            self.calls.remove(key, *held).await?;
+        }
+        self.known = listing.known;
+        let now = self.clock.now();
+        self.aside.retain(|_, until| *until > now);
+        self.sure = true;
+        Ok(())
+    }
+
+    /// Tells LAPI that this machine lives: cosmetic there, so that failing is nothing.
+    async fn heartbeat(&mut self) -> Result<(), Error> {
+        self.next_heartbeat = self.clock.now() + HEARTBEAT;
+        if let Err(error) = self.calls.heartbeat().await {
+            tracing::debug!(error = said(&error), "no heartbeat");
+        }
+        Ok(())
+    }
+}
+
+/// How long to wait after so many failures in a row.
+pub(super) fn backoff(failures: u32) -> Duration {
+    Duration::from_secs(1 << (failures.clamp(1, 6) - 1)).min(PATIENCE)
+}
