@@ -12,11 +12,27 @@ for pair in $needed; do
 done
 # A real LAPI, unpacked and never installed (its post-installation script wants the internet): the
 # tests start it from this directory. It needs SQLite's library, which is on most machines.
-crowdsec=${JAILGATE_TOOLS:-${XDG_CACHE_HOME:-$HOME/.cache}/jailgate}/crowdsec
+tools=${JAILGATE_TOOLS:-${XDG_CACHE_HOME:-$HOME/.cache}/jailgate}
+crowdsec=$tools/crowdsec
+# Cloudflare's own Python SDK, which drives the simulator once.
+sdk=$tools/cloudflare-sdk
 unpack=()
 [ -x "$crowdsec/usr/bin/crowdsec" ] || unpack=(crowdsec)
 ldconfig -p | grep -q 'libsqlite3\.so\.0' || missing+=(libsqlite3-0)
-[ $((${#missing[@]} + ${#unpack[@]})) -gt 0 ] || exit 0
+python3 -c 'import ensurepip' 2>/dev/null || missing+=(python3-venv)
+
+install_sdk() {
+    [ -e "$sdk/done" ] && return
+    echo "installing for the tests: cloudflare 5.9.0 into $sdk"
+    python3 -m venv "$sdk"
+    "$sdk/bin/pip" install --quiet --disable-pip-version-check cloudflare==5.9.0
+    touch "$sdk/done"
+}
+
+if [ $((${#missing[@]} + ${#unpack[@]})) -eq 0 ]; then
+    install_sdk
+    exit 0
+fi
 
 if ! command -v apt-get >/dev/null; then
     echo "the tests need these packages, install them first: ${missing[*]} ${unpack[*]}" >&2
@@ -57,3 +73,4 @@ unpack_crowdsec() {
 
 [ ${#missing[@]} -eq 0 ] || install_packages
 [ ${#unpack[@]} -eq 0 ] || unpack_crowdsec
+install_sdk

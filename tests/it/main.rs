@@ -14,6 +14,7 @@ mod logs;
 mod notify;
 mod peers;
 mod program;
+mod simulator;
 mod state;
 mod support;
 mod sync;

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::raw::{Answer, send};
 
 /// The simulator's account.
-pub const ACCOUNT: &str = "0123456789abcdef0123456789abcdef";
+pub const ACCOUNT: &str = "aaaabbbbccccddddeeeeffff00001111";
 /// Its one list.
 pub const LIST: &str = "fedcba9876543210fedcba9876543210";
 /// The token it takes.
@@ -33,7 +33,7 @@ impl Cloudflare {
         let mut command = Command::new("python3");
         command
             .arg(program)
-            .arg("--list")
+            .args(["--account", ACCOUNT, "--list"])
             .arg(format!("{LIST}=bans"));
         for setting in settings {
             command.args(["--set", setting]);
@@ -110,6 +110,37 @@ impl Cloudflare {
             .map(|(ip, comment)| json!({ "ip": ip, "comment": comment }));
         let items: Vec<Value> = items.collect();
         self.control("PUT", &format!("/lists/{LIST}"), &json!({ "items": items }));
+    }
+
+    /// Lets a rule refer to the list.
+    #[track_caller]
+    pub fn refer(&self) {
+        self.control(
+            "PUT",
+            &format!("/lists/{LIST}"),
+            &json!({ "references": 1 }),
+        );
+    }
+
+    /// The operations of the schema that it answers, ordered.
+    #[track_caller]
+    pub fn routes(&self) -> Vec<String> {
+        let routes = self.control("GET", "/routes", &json!({}));
+        let names = routes.as_array().expect("routes").iter();
+        let names = names.map(|route| route["operation"].as_str().expect("a name").to_owned());
+        let mut names: Vec<String> = names.collect();
+        names.sort();
+        names
+    }
+
+    /// User-Agents of the requests so far.
+    #[track_caller]
+    pub fn agents(&self) -> Vec<String> {
+        let log = self.control("GET", "/log", &json!({}));
+        let entries = log.as_array().expect("a log").iter();
+        entries
+            .map(|entry| entry["agent"].as_str().unwrap_or_default().to_owned())
+            .collect()
     }
 
     /// Addresses and comments in the list, ordered.

@@ -239,11 +239,16 @@ impl Drop for Lapi {
 
 /// Where tests/tools.sh unpacked the package.
 fn tree() -> PathBuf {
+    tools().join("crowdsec")
+}
+
+/// Where tests/tools.sh keeps what it fetched.
+pub fn tools() -> PathBuf {
     let set = |name| std::env::var_os(name).map(PathBuf::from);
     let home = || Some(set("HOME")?.join(".cache"));
     let cache = || Some(set("XDG_CACHE_HOME").or_else(home)?.join("jailgate"));
     let tools = set("JAILGATE_TOOLS").or_else(cache);
-    tools.expect("HOME is set").join("crowdsec")
+    tools.expect("HOME is set")
 }
 
 /// Whole seconds of a Go duration such as `3h59m59.2s`.

@@ -10,7 +10,7 @@ mod raw;
 
 pub use cloudflare::{ACCOUNT, Cloudflare, LIST, TOKEN};
 pub use flood::Flood;
-pub use lapi::{KEY, Lapi, MACHINE, PASSWORD};
+pub use lapi::{KEY, Lapi, MACHINE, PASSWORD, tools};
 pub use origin::Origin;
 pub use peer::{Peer, free_port};
 pub use program::Jailgate;
