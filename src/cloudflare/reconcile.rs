@@ -194,7 +194,7 @@ impl Reconciler {
             }
             (Some(_), true) => {
                 self.frozen = None;
-                self.next_full = self.now();
+                self.behind.get_or_insert(self.shared.clock.now());
             }
             _ => {}
         }
