@@ -9,7 +9,6 @@
 )]
 
 use std::{
-    hash::Hash,
     hint::black_box,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     sync::Arc,
@@ -36,8 +35,8 @@ trait Map: Sync {
     fn set(&self, client: u32, until: u32);
 }
 
-struct V4(Expiries<u32>);
-struct V6(Expiries<[u32; 4]>);
+struct V4(Expiries<1>);
+struct V6(Expiries<4>);
 struct Dash(DashMap<u128, u64, foldhash::fast::FixedState>);
 
 /// Scatters client numbers over the address space, each its own address.
@@ -60,11 +59,11 @@ fn words(bits: u128) -> [u32; 4] {
 
 impl Map for V4 {
     fn get(&self, client: u32) -> Option<u32> {
-        self.0.get(v4(client)).map(End::raw)
+        self.0.get([v4(client)]).map(End::raw)
     }
 
     fn set(&self, client: u32, until: u32) {
-        self.0.set(v4(client), Some(End::from_raw(until)));
+        self.0.set([v4(client)], Some(End::from_raw(until)));
     }
 }
 
@@ -160,7 +159,7 @@ fn filled<M: Map>(map: M) -> M {
     map
 }
 
-fn table<K: Copy + Eq + Hash>() -> Expiries<K> {
+fn table<const N: usize>() -> Expiries<N> {
     Expiries::new(Keyed(SEED))
 }
 

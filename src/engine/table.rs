@@ -1,21 +1,17 @@
 //! Until when a client is banned, as the hot path asks it: compact sharded tables for single
-//! clients, one such table per prefix length for ranges. A mirror of the ledger, which settles what a 32-bit
-//! end cannot tell. It neither counts nor knows why.
+//! clients, one such table per prefix length for ranges. A mirror of the ledger, which settles what
+//! a 32-bit end cannot tell. It neither counts nor knows why.
 
+mod expiries;
 mod ranges;
 
-use std::{
-    hash::{BuildHasher, Hash},
-    net::IpAddr,
-    sync::atomic::{AtomicUsize, Ordering},
-};
+use std::{hash::BuildHasher, net::IpAddr};
 
-use crossbeam_utils::CachePadded;
 use foldhash::fast::{FixedState, FoldHasher};
 use hashbrown::HashTable;
 use ipnet::IpNet;
-use parking_lot::RwLock;
 
+pub use self::expiries::Expiries;
 use self::ranges::Ranges;
 use crate::time::Millis;
 
@@ -55,21 +51,11 @@ pub(super) enum Standing {
     Unsure,
 }
 
-/// Single clients of one family.
-#[derive(Debug)]
-pub struct Expiries<K> {
-    shards: Box<[CachePadded<Shard<K>>]>,
-    len: AtomicUsize,
-    hash: Keyed,
-}
-
-type Shard<K> = RwLock<HashTable<(K, End)>>;
-
 /// Every ban of one jail, or of every jail.
 #[derive(Debug)]
 pub(super) struct Scope {
-    v4: Expiries<u32>,
-    v6: Expiries<V6>,
+    v4: Expiries<1>,
+    v6: Expiries<4>,
     v6_prefix: u8,
     ranges: Ranges,
 }
@@ -108,12 +94,13 @@ impl Ticks {
     }
 
     pub(super) fn end(self, until: Millis, outside: bool) -> End {
-        End(self.at(until) << 1 | u32::from(outside))
+        // nothing ends in tick 0: with one bit more that is what an empty place holds
+        End(self.at(until).max(1) << 1 | u32::from(outside))
     }
 
     fn standing(self, end: End, now: u32) -> Standing {
         let (tick, outside) = (end.0 >> 1, end.0 & 1 == 1);
-        if tick == 0 || tick == LAST_TICK || tick == now {
+        if now == 0 || tick == LAST_TICK || tick == now {
             Standing::Unsure
         } else if tick < now {
             Standing::Free
@@ -121,81 +108,6 @@ impl Ticks {
             let until = self.epoch + Millis::from(tick) * TICK;
             Standing::Banned { until, outside }
         }
-    }
-}
-
-impl<K: Copy + Eq + Hash> Expiries<K> {
-    /// An empty table; nothing but the shards themselves is allocated.
-    pub fn new(hash: Keyed) -> Self {
-        Self {
-            shards: (0..SHARDS).map(|_| CachePadded::default()).collect(),
-            len: AtomicUsize::new(0),
-            hash,
-        }
-    }
-
-    #[inline]
-    fn shard(&self, hash: u64) -> &Shard<K> {
-        &self.shards[shard_of(hash)]
-    }
-
-    /// When the ban of a client ends, as far as it has one.
-    #[inline]
-    pub fn get(&self, key: K) -> Option<End> {
-        if self.len.load(Ordering::Relaxed) == 0 {
-            return None;
-        }
-        let hash = self.hash.hash_one(key);
-        let shard = self.shard(hash).read();
-        shard
-            .find(hash, |entry| entry.0 == key)
-            .map(|entry| entry.1)
-    }
-
-    /// Sets or clears (`None`) the end of a client's ban.
-    pub fn set(&self, key: K, end: Option<End>) {
-        let hash = self.hash.hash_one(key);
-        let mut shard = self.shard(hash).write();
-        let entry = shard.entry(
-            hash,
-            |entry| entry.0 == key,
-            |entry| self.hash.hash_one(entry.0),
-        );
-        match (entry, end) {
-            (hashbrown::hash_table::Entry::Occupied(mut held), Some(end)) => held.get_mut().1 = end,
-            (hashbrown::hash_table::Entry::Occupied(held), None) => {
-                held.remove();
-                self.len.fetch_sub(1, Ordering::Relaxed);
-            }
-            (hashbrown::hash_table::Entry::Vacant(place), Some(end)) => {
-                place.insert((key, end));
-                self.len.fetch_add(1, Ordering::Relaxed);
-            }
-            (hashbrown::hash_table::Entry::Vacant(_), None) => {}
-        }
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.len.load(Ordering::Relaxed)
-    }
-
-    /// Gives memory back where most of it stands empty.
-    fn shrink(&self) {
-        for shard in &self.shards {
-            if sparse(&shard.read()) {
-                let mut shard = shard.write();
-                let room = shard.len() * 2;
-                shard.shrink_to(room, |entry| self.hash.hash_one(entry.0));
-            }
-        }
-    }
-
-    /// Heap bytes of all shards.
-    pub fn bytes(&self) -> usize {
-        self.shards
-            .iter()
-            .map(|shard| shard.read().allocation_size())
-            .sum()
     }
 }
 
@@ -219,7 +131,7 @@ impl Scope {
     pub(super) fn standing(&self, addr: IpAddr, ticks: Ticks, now: Millis) -> Standing {
         let now = ticks.at(now);
         let single = match addr {
-            IpAddr::V4(v4) => self.v4.get(v4.to_bits()),
+            IpAddr::V4(v4) => self.v4.get([v4.to_bits()]),
             IpAddr::V6(v6) => self.v6.get(words(masked(v6.to_bits(), self.v6_prefix))),
         };
         let single = single.map_or(Standing::Free, |end| ticks.standing(end, now));
@@ -235,7 +147,7 @@ impl Scope {
     pub(super) fn set(&self, ends: impl IntoIterator<Item = (IpNet, Option<End>)>) {
         for (net, end) in ends {
             match net {
-                IpNet::V4(v4) if v4.prefix_len() == 32 => self.v4.set(v4.addr().to_bits(), end),
+                IpNet::V4(v4) if v4.prefix_len() == 32 => self.v4.set([v4.addr().to_bits()], end),
                 IpNet::V6(v6) if v6.prefix_len() == self.v6_prefix => {
                     self.v6.set(words(v6.addr().to_bits()), end);
                 }
@@ -247,7 +159,7 @@ impl Scope {
     /// The entry of exactly this network.
     pub(super) fn get(&self, net: IpNet) -> Option<End> {
         match net {
-            IpNet::V4(v4) if v4.prefix_len() == 32 => self.v4.get(v4.addr().to_bits()),
+            IpNet::V4(v4) if v4.prefix_len() == 32 => self.v4.get([v4.addr().to_bits()]),
             IpNet::V6(v6) if v6.prefix_len() == self.v6_prefix => {
                 self.v6.get(words(v6.addr().to_bits()))
             }

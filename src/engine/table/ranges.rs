@@ -1,24 +1,24 @@
 //! Bans of whatever is not a single client: one table per prefix length, changed in place, so that
 //! taking in a hundred thousand ranges copies none of them. What a range means is the scope's.
 
-use std::{hash::Hash, net::IpAddr, sync::Arc};
+use std::{net::IpAddr, sync::Arc};
 
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
 
-use super::{End, Expiries, Keyed, V6, masked, masked_v4, words};
+use super::{End, Expiries, Keyed, masked, masked_v4, words};
 
 /// Ranges of both families.
 #[derive(Debug)]
 pub(super) struct Ranges {
-    v4: Lengths<u32>,
-    v6: Lengths<V6>,
+    v4: Lengths<1>,
+    v6: Lengths<4>,
 }
 
 /// One table per prefix length that ever had a range; there are few.
 #[derive(Debug)]
-struct Lengths<K> {
-    tables: ArcSwap<Vec<(u8, Arc<Expiries<K>>)>>,
+struct Lengths<const N: usize> {
+    tables: ArcSwap<Vec<(u8, Arc<Expiries<N>>)>>,
     hash: Keyed,
 }
 
@@ -34,14 +34,14 @@ impl Ranges {
     #[inline]
     pub(super) fn longest(&self, addr: IpAddr) -> Option<End> {
         match addr {
-            IpAddr::V4(v4) => self.v4.longest(|len| masked_v4(v4.to_bits(), len)),
+            IpAddr::V4(v4) => self.v4.longest(|len| [masked_v4(v4.to_bits(), len)]),
             IpAddr::V6(v6) => self.v6.longest(|len| words(masked(v6.to_bits(), len))),
         }
     }
 
     pub(super) fn exactly(&self, net: IpNet) -> Option<End> {
         match net {
-            IpNet::V4(v4) => self.v4.exactly(v4.prefix_len(), v4.addr().to_bits()),
+            IpNet::V4(v4) => self.v4.exactly(v4.prefix_len(), [v4.addr().to_bits()]),
             IpNet::V6(v6) => self.v6.exactly(v6.prefix_len(), words(v6.addr().to_bits())),
         }
     }
@@ -49,7 +49,7 @@ impl Ranges {
     /// The caller holds the ledger, so nobody else writes.
     pub(super) fn set(&self, net: IpNet, end: Option<End>) {
         match net {
-            IpNet::V4(v4) => self.v4.set(v4.prefix_len(), v4.addr().to_bits(), end),
+            IpNet::V4(v4) => self.v4.set(v4.prefix_len(), [v4.addr().to_bits()], end),
             IpNet::V6(v6) => self
                 .v6
                 .set(v6.prefix_len(), words(v6.addr().to_bits()), end),
@@ -66,7 +66,7 @@ impl Ranges {
     }
 }
 
-impl<K: Copy + Eq + Hash> Lengths<K> {
+impl<const N: usize> Lengths<N> {
     fn new(hash: Keyed) -> Self {
         Self {
             tables: ArcSwap::default(),
@@ -75,7 +75,7 @@ impl<K: Copy + Eq + Hash> Lengths<K> {
     }
 
     #[inline]
-    fn longest(&self, key: impl Fn(u8) -> K) -> Option<End> {
+    fn longest(&self, key: impl Fn(u8) -> [u32; N]) -> Option<End> {
         let tables = self.tables.load();
         let found = tables
             .iter()
@@ -83,13 +83,13 @@ impl<K: Copy + Eq + Hash> Lengths<K> {
         found.max()
     }
 
-    fn exactly(&self, len: u8, key: K) -> Option<End> {
+    fn exactly(&self, len: u8, key: [u32; N]) -> Option<End> {
         let tables = self.tables.load();
         let (_, table) = tables.iter().find(|(held, _)| *held == len)?;
         table.get(key)
     }
 
-    fn set(&self, len: u8, key: K, end: Option<End>) {
+    fn set(&self, len: u8, key: [u32; N], end: Option<End>) {
         let tables = self.tables.load();
         if let Some((_, table)) = tables.iter().find(|(held, _)| *held == len) {
             table.set(key, end);
