@@ -8,6 +8,7 @@ pub mod journal;
 pub mod metrics;
 mod observed;
 pub mod status;
+mod striped;
 
 use tracing_subscriber::{
     EnvFilter, Registry,
