@@ -16,7 +16,7 @@ use tracing::warn;
 use super::format::{Client, Event, Mark, Unparsed};
 use crate::{
     config::Jail,
-    engine::{Engine, JailId, Reason, Request, Verdict, nets::NetSet},
+    engine::{Engine, JailId, Reason, Request, nets::NetSet},
     telemetry::{Metrics, metrics::JailMetrics},
     time::Millis,
 };
@@ -187,9 +187,7 @@ impl Intake {
     /// failure of the client either way: only what passes is observed.
     fn judge(&self, request: &Request<'_>, status: u16, at: Millis) {
         for jail in &self.jails {
-            if let Verdict::Pass | Verdict::Simulated(_) = self.engine.check(jail.id, request, at)
-                && self.engine.observe(jail.id, request, status, at).counted()
-            {
+            if self.engine.hear(jail.id, request, status, at) {
                 jail.metrics.failures.inc();
             }
         }

@@ -1,6 +1,6 @@
 //! Who is counted: one canonical key for every spelling of an address.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
@@ -54,6 +54,40 @@ pub fn parse(text: &str) -> Option<IpAddr> {
     zoned(text).map(|v6| canonical(v6.into()))
 }
 
+/// [`parse`] of bytes as they were received. The spelling nearly all have takes a tenth of the
+/// time.
+#[inline]
+pub fn read(text: &[u8]) -> Option<IpAddr> {
+    match dotted(text) {
+        Some(v4) => Some(v4.into()),
+        None => parse(std::str::from_utf8(text).ok()?),
+    }
+}
+
+/// Four decimal numbers without leading zeros and nothing else.
+#[inline]
+fn dotted(text: &[u8]) -> Option<Ipv4Addr> {
+    let (mut bits, mut octet, mut digits, mut dots) = (0u32, 0u32, 0, 0);
+    for &byte in text {
+        match byte {
+            b'0'..=b'9' => {
+                octet = octet * 10 + u32::from(byte - b'0');
+                digits += 1;
+                if digits > 3 || octet > 255 || (digits > 1 && octet < 10) {
+                    return None;
+                }
+            }
+            b'.' if digits > 0 && dots < 3 => {
+                bits = bits << 8 | octet;
+                (octet, digits) = (0, 0);
+                dots += 1;
+            }
+            _ => return None,
+        }
+    }
+    (dots == 3 && digits > 0).then(|| Ipv4Addr::from_bits(bits << 8 | octet))
+}
+
 /// A v6 address whose zone, if any, is dropped: it names an interface of the machine that wrote
 /// it and says nothing here.
 fn zoned(text: &str) -> Option<Ipv6Addr> {
@@ -75,6 +109,7 @@ mod tests {
     #[track_caller]
     fn reads(text: &str, expected: &str) {
         assert_eq!(parse(text), Some(expected.parse().unwrap()), "{text:?}");
+        assert_eq!(read(text.as_bytes()), parse(text), "{text:?}");
     }
 
     #[test]
@@ -146,6 +181,7 @@ mod tests {
             "１.2.3.4",
         ] {
             assert_eq!(parse(text), None, "{text:?}");
+            assert_eq!(read(text.as_bytes()), None, "{text:?}");
         }
     }
 

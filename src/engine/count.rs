@@ -56,6 +56,29 @@ impl Engine {
         }
     }
 
+    /// Takes in a request that a log tells of: what [`Engine::check`] and then
+    /// [`Engine::observe`] would do of it, asking lists and rules once. Answers whether it was
+    /// counted as a failure.
+    pub fn hear(&self, jail: JailId, request: &Request<'_>, status: u16, at: Millis) -> bool {
+        let policy = self.policy.load();
+        let Some(jail) = policy.live(jail).filter(|jail| jail.spec.enabled) else {
+            return false;
+        };
+        let addr = client::canonical(request.client);
+        match self.ruling(&policy, jail, addr, request.target, &mut |_, _| {}) {
+            Ruling::Exempt(_) | Ruling::Denylist => false,
+            Ruling::Block(pattern) => {
+                self.ban_by_rule(jail, addr, request, pattern, 0, at);
+                false
+            }
+            Ruling::Open => {
+                let counts = jail.counts(status) && jail.matches(request);
+                let event = jail.event(at, status, self.swept());
+                counts && self.count(jail, addr, request, event).counted()
+            }
+        }
+    }
+
     /// Counts one event that is known to count.
     pub(super) fn count(
         &self,

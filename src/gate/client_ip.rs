@@ -225,7 +225,7 @@ impl<'a> Iterator for Chain<'a> {
 }
 
 fn parse(element: &[u8]) -> Option<IpAddr> {
-    client::parse(std::str::from_utf8(element).ok()?)
+    client::read(element)
 }
 
 fn only_address(headers: &HeaderMap, name: &HeaderName) -> Option<IpAddr> {

@@ -219,10 +219,7 @@ impl Chain<'_> {
 const MAX_HOPS: usize = 32;
 
 fn address(text: &[u8]) -> Option<IpAddr> {
-    std::str::from_utf8(text.trim_ascii())
-        .ok()
-        .and_then(client::parse)
-        .map(client::canonical)
+    client::read(text.trim_ascii())
 }
 
 /// Splits `METHOD target HTTP/x`. Anything else is not an HTTP request line and names neither.
