@@ -1,7 +1,7 @@
 //! Many patterns against one subject: which is the first that matches? Chooses, pattern by
 //! pattern, the engine that stays fast however many there are and whatever clients send.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::Range};
 
 use aho_corasick::{
     AhoCorasick, AhoCorasickKind, Anchored, StartKind, automaton::OverlappingState,
@@ -13,7 +13,10 @@ use regex_automata::{
 };
 use regex_syntax::hir::Hir;
 
-use super::literals::{self, Enough, Needed, Text};
+use super::{
+    grams::{GRAM, Grams},
+    literals::{self, Enough, Needed, Text},
+};
 
 /// The patterns of one mode, in three groups.
 ///
@@ -41,9 +44,13 @@ struct Many {
 
 #[derive(Debug)]
 struct Filtered {
-    literals: AhoCorasick,
+    /// The literals long enough for it, and behind them the rest.
+    long: Grams,
+    short: Option<AhoCorasick>,
     anchored: Anchored,
+    /// By literal, long ones first.
     behind: Box<[Behind]>,
+    longs: usize,
 }
 
 /// What a literal's occurrence means.
@@ -182,18 +189,14 @@ impl Filtered {
                 }
             }
         }
-        let start = match anchored.is_anchored() {
-            true => StartKind::Anchored,
-            false => StartKind::Unanchored,
-        };
-        let dense = literals.len() <= DENSE_LITERALS;
-        let automaton = AhoCorasick::builder()
-            .ascii_case_insensitive(true)
-            .start_kind(start)
-            .kind(dense.then_some(AhoCorasickKind::DFA))
-            .build(literals.keys())
-            .map_err(|error| error.to_string())?;
-        let behind: Result<Box<[Behind]>, String> = (literals.into_values())
+        let (long, short): (Vec<_>, Vec<_>) = literals
+            .into_iter()
+            .partition(|(text, _)| text.len() >= GRAM);
+        let (long, mut behinds): (Vec<_>, Vec<_>) = long.into_iter().unzip();
+        let (short, behinds_short): (Vec<_>, Vec<_>) = short.into_iter().unzip();
+        behinds.extend(behinds_short);
+        let longs = long.len();
+        let behind: Result<Box<[Behind]>, String> = (behinds.into_iter())
             .map(|(behind, likely)| {
                 Ok(Behind {
                     likely: Many::build(&likely)?,
@@ -202,23 +205,21 @@ impl Filtered {
             })
             .collect();
         Ok(Some(Self {
-            literals: automaton,
+            long: Grams::build(long, anchored.is_anchored()),
+            short: automaton(&short, anchored)?,
             anchored,
             behind: behind?,
+            longs,
         }))
     }
 
     #[inline]
     fn first(&self, subject: &[u8]) -> Option<u32> {
-        if !self.literals.is_match(self.input(subject).earliest(true)) {
+        let short = |literals: &AhoCorasick| literals.is_match(self.input(subject).earliest(true));
+        if !self.long.any(subject, |_, _| true) && !self.short.as_ref().is_some_and(short) {
             return None;
         }
         self.first_behind(subject)
-    }
-
-    fn next(&self, subject: &[u8], state: &mut OverlappingState) -> Option<aho_corasick::Match> {
-        self.literals.find_overlapping(self.input(subject), state);
-        state.get_match()
     }
 
     fn input<'s>(&self, subject: &'s [u8]) -> aho_corasick::Input<'s> {
@@ -230,12 +231,10 @@ impl Filtered {
         // A target that repeats a literal a thousand times makes its patterns run once.
         let mut tried = vec![0u64; self.behind.len().div_ceil(64)];
         let mut lowest: Option<u32> = None;
-        let mut state = OverlappingState::start();
-        while let Some(found) = self.next(subject, &mut state) {
-            let at = found.pattern().as_usize();
+        let mut occurs = |at: usize, range: Range<usize>| {
             let behind = &self.behind[at];
-            let here = &subject[found.range()];
-            let last = found.end() == subject.len();
+            let here = &subject[range.clone()];
+            let last = range.end == subject.len();
             let sure = behind.sure.iter().find(|sure| {
                 (last || !sure.at_end) && sure.text.as_deref().is_none_or(|text| text == here)
             });
@@ -250,14 +249,49 @@ impl Filtered {
                 .into_iter()
                 .flatten()
                 .min();
+        };
+        self.long.any(subject, |at, range| {
+            occurs(at, range);
+            false
+        });
+        if let Some(short) = &self.short {
+            let mut state = OverlappingState::start();
+            loop {
+                short.find_overlapping(self.input(subject), &mut state);
+                let Some(found) = state.get_match() else {
+                    break;
+                };
+                occurs(self.longs + found.pattern().as_usize(), found.range());
+            }
         }
         lowest
     }
 
     fn bytes(&self) -> usize {
         let behind = |b: &Behind| size_of::<Behind>() + b.likely.as_ref().map_or(0, Many::bytes);
-        self.literals.memory_usage() + self.behind.iter().map(behind).sum::<usize>()
+        self.long.bytes()
+            + self.short.as_ref().map_or(0, AhoCorasick::memory_usage)
+            + self.behind.iter().map(behind).sum::<usize>()
     }
+}
+
+/// Of literals too short for [`Grams`]: few, so a table it is.
+fn automaton(literals: &[Vec<u8>], anchored: Anchored) -> Result<Option<AhoCorasick>, String> {
+    if literals.is_empty() {
+        return Ok(None);
+    }
+    let start = match anchored.is_anchored() {
+        true => StartKind::Anchored,
+        false => StartKind::Unanchored,
+    };
+    let dense = literals.len() <= DENSE_LITERALS;
+    AhoCorasick::builder()
+        .ascii_case_insensitive(true)
+        .start_kind(start)
+        .kind(dense.then_some(AhoCorasickKind::DFA))
+        .build(literals)
+        .map(Some)
+        .map_err(|error| error.to_string())
 }
 
 fn config() -> Config {

@@ -3,6 +3,7 @@
 
 mod canonical;
 mod dialect;
+mod grams;
 mod literals;
 mod matcher;
 
