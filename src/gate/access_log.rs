@@ -366,9 +366,9 @@ pub struct Recorder<S> {
     clock: Clock,
 }
 
-impl<S> Service<Exchange> for Recorder<S>
+impl<S> Service<Box<Exchange>> for Recorder<S>
 where
-    S: Service<Exchange, Response = Response<Body>, Error = Infallible>,
+    S: Service<Box<Exchange>, Response = Response<Body>, Error = Infallible>,
 {
     type Response = (Response<Body>, Option<Arc<Record>>);
     type Error = Infallible;
@@ -378,7 +378,7 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, mut exchange: Exchange) -> Self::Future {
+    fn call(&mut self, mut exchange: Box<Exchange>) -> Self::Future {
         if let Some(log) = &exchange.site.access_log {
             exchange.record = Some(Arc::new(Record::new(&exchange, log.clone(), self.clock)));
         }

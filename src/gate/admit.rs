@@ -44,9 +44,9 @@ impl<S> Layer<S> for Admit {
     }
 }
 
-impl<S> Service<Exchange> for Admission<S>
+impl<S> Service<Box<Exchange>> for Admission<S>
 where
-    S: Service<Exchange, Response = Response<Body>, Error = Refusal>,
+    S: Service<Box<Exchange>, Response = Response<Body>, Error = Refusal>,
 {
     type Response = Response<Body>;
     type Error = Refusal;
@@ -56,7 +56,7 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, mut exchange: Exchange) -> Self::Future {
+    fn call(&mut self, mut exchange: Box<Exchange>) -> Self::Future {
         match self.admit(&mut exchange) {
             Ok(()) => Either::Right(self.inner.call(exchange)),
             Err(refusal) => Either::Left(ready(Err(refusal))),

@@ -59,7 +59,7 @@ pub struct Front<S> {
 
 /// A stack that can serve connections.
 pub trait Stack:
-    Service<Exchange, Response = Answer, Error = Infallible, Future: Send>
+    Service<Box<Exchange>, Response = Answer, Error = Infallible, Future: Send>
     + Clone
     + Send
     + Sync
@@ -68,7 +68,7 @@ pub trait Stack:
 }
 
 impl<S> Stack for S where
-    S: Service<Exchange, Response = Answer, Error = Infallible, Future: Send>
+    S: Service<Box<Exchange>, Response = Answer, Error = Infallible, Future: Send>
         + Clone
         + Send
         + Sync
@@ -142,6 +142,8 @@ impl<S: Stack> Front<S> {
                 let stop = self.worker.tasks.stopping();
                 let first = within(door.timeouts.idle, sniff(&mut stream));
                 let first = tokio::select! {
+                    // Mostly there already, and then nobody need be told where to wake us.
+                    biased;
                     first = first => first.map_err(Early::First)?,
                     () = stop.cancelled() => return Ok(()),
                 };
@@ -159,7 +161,7 @@ impl<S: Stack> Front<S> {
     }
 
     /// Speaks HTTP until the connection ends. Errors are the client's business.
-    async fn speak(&self, wire: TokioIo<Wire<Io>>, link: &Arc<Link>, door: &Door) {
+    async fn speak(&self, wire: TokioIo<Wire>, link: &Arc<Link>, door: &Door) {
         let requests = Requests {
             front: self.clone(),
             link: link.clone(),
@@ -173,7 +175,7 @@ impl<S: Stack> Front<S> {
             })
             .await;
         } else {
-            let connection = h1_builder(door)
+            let connection = h1_builder(door, wire.inner().sees_the_client_go())
                 .serve_connection(wire, requests)
                 .with_upgrades();
             drive(connection, link, |connection| {
@@ -243,11 +245,13 @@ async fn within<T>(limit: Duration, future: impl Future<Output = io::Result<T>>)
     }
 }
 
-fn h1_builder(door: &Door) -> http1::Builder {
+fn h1_builder(door: &Door, watched: bool) -> http1::Builder {
     let mut builder = http1::Builder::new();
     builder
         // The wire times heads, bodies and idleness without a timer per request.
         .header_read_timeout(None)
+        // It also sees the client go, where it can.
+        .half_close(watched)
         .max_header_size(door.limits.header_bytes)
         .max_buf_size(door.limits.header_bytes.max(512 * 1024));
     if door.limits.headers > HYPER_HEADERS {
@@ -325,7 +329,7 @@ impl<S: Stack> hyper::service::Service<Request<Incoming>> for Requests<S> {
         };
         self.link.begin();
         let (head, incoming) = request.into_parts();
-        let exchange = Exchange {
+        let exchange = Box::new(Exchange {
             head,
             body: RequestBody::new(incoming, limit, quiet),
             link: self.link.clone(),
@@ -338,7 +342,7 @@ impl<S: Stack> hyper::service::Service<Request<Incoming>> for Requests<S> {
             client: None,
             verdicts: Vec::new(),
             record: None,
-        };
+        });
         Answering {
             stack: self.front.stack.clone().call(exchange),
             begun: Begun(Some(self.link.clone())),

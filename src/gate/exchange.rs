@@ -128,8 +128,9 @@ fn host_name(host: Option<&HeaderValue>) -> &[u8] {
     }
 }
 
-/// A request body that counts and times out (HTTP/2; the wire does it for HTTP/1.1).
-#[derive(Debug)]
+/// A request body that counts and times out (HTTP/2; the wire does it for HTTP/1.1). None by
+/// default.
+#[derive(Debug, Default)]
 pub struct RequestBody {
     /// `None` is no body.
     incoming: Option<Incoming>,
@@ -169,17 +170,6 @@ impl RequestBody {
                 allowed: std::time::Duration::from_millis(quiet),
                 timer: None,
             }),
-            failed: false,
-        }
-    }
-
-    /// No body.
-    #[cfg(test)]
-    pub fn empty() -> Self {
-        Self {
-            incoming: None,
-            left: 0,
-            quiet: None,
             failed: false,
         }
     }

@@ -140,8 +140,8 @@ impl Link {
     }
 
     /// Whom to tell of 1xx responses; HTTP/2 clients are not (hyper has no way to send them).
-    pub fn informational(&self) -> Option<Informational> {
-        self.informational.clone()
+    pub fn informational(&self) -> Option<&Informational> {
+        self.informational.as_ref()
     }
 
     /// The peer's address, canonical.

@@ -308,9 +308,9 @@ pub struct Responder<S> {
     clock: Clock,
 }
 
-impl<S> Service<Exchange> for Responder<S>
+impl<S> Service<Box<Exchange>> for Responder<S>
 where
-    S: Service<Exchange, Response = Response<Body>, Error = Refusal>,
+    S: Service<Box<Exchange>, Response = Response<Body>, Error = Refusal>,
 {
     type Response = Response<Body>;
     type Error = Infallible;
@@ -322,7 +322,7 @@ where
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, exchange: Exchange) -> Self::Future {
+    fn call(&mut self, exchange: Box<Exchange>) -> Self::Future {
         Responding {
             link: exchange.link.clone(),
             number: exchange.number,

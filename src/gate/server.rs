@@ -312,6 +312,7 @@ async fn accept<S: Stack>(
     let (worker, door) = (front.worker.clone(), front.door);
     loop {
         let accepted = tokio::select! {
+            biased;
             accepted = listener.accept() => accepted,
             () = stop.cancelled() => return,
         };

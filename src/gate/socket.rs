@@ -143,6 +143,8 @@ fn reuseport(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     let socket = socket(address)?;
     socket.set_reuse_port(true)?;
     socket.set_nonblocking(true)?;
+    // Streamed bodies go out as they come; connections inherit it from here.
+    socket.set_tcp_nodelay(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
@@ -167,14 +169,22 @@ impl Listener {
         match self {
             Self::Tcp(listener) => {
                 let (stream, peer) = listener.accept().await?;
-                // Streamed bodies go out as they come.
-                let _ = stream.set_nodelay(true);
                 Ok((Stream::Tcp(stream), Some(peer)))
             }
             Self::Unix(listener) => {
                 let (stream, _) = listener.accept().await?;
                 Ok((Stream::Unix(stream), None))
             }
+        }
+    }
+}
+
+impl Io {
+    /// In the clear, where the socket's own state tells of the client's.
+    pub fn tcp(&self) -> Option<&TcpStream> {
+        match self {
+            Self::Plain(Stream::Tcp(stream)) => Some(stream),
+            Self::Plain(Stream::Unix(_)) | Self::Tls(_) => None,
         }
     }
 }

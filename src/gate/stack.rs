@@ -2,7 +2,7 @@
 
 use std::{convert::Infallible, sync::Arc};
 
-use http::{Request, Response};
+use http::Response;
 use tower::{Service, ServiceBuilder};
 
 use super::{
@@ -23,7 +23,7 @@ pub type Answer = (Response<Body>, Option<Arc<Record>>);
 /// The stack of one worker's entry points.
 pub fn stack(
     worker: &Arc<Worker>,
-) -> impl Service<Exchange, Response = Answer, Error = Infallible, Future: Send>
+) -> impl Service<Box<Exchange>, Response = Answer, Error = Infallible, Future: Send>
 + Clone
 + Send
 + Sync
@@ -48,7 +48,7 @@ pub fn stack(
 /// The stack of the forwardAuth listener: as above, but nothing is routed or forwarded.
 pub fn asked(
     worker: &Arc<Worker>,
-) -> impl Service<Exchange, Response = Answer, Error = Infallible, Future: Send>
+) -> impl Service<Box<Exchange>, Response = Answer, Error = Infallible, Future: Send>
 + Clone
 + Send
 + Sync
@@ -64,26 +64,30 @@ pub fn asked(
 }
 
 /// Innermost: what a judged request came for.
-async fn serve(worker: Arc<Worker>, exchange: Exchange) -> Result<Response<Body>, Refusal> {
-    let site = exchange.site.clone();
+async fn serve(
+    worker: Arc<Worker>,
+    mut exchange: Box<Exchange>,
+) -> Result<Response<Body>, Refusal> {
+    let exchange = &mut *exchange;
+    let site = &exchange.site;
     let upstream = match exchange.route.map(|route| site.routing.target(route)) {
         None => return Err(Refusal::NoRoute),
-        Some(Target::Whoami) => return Ok(whoami::answer(&exchange)),
+        Some(Target::Whoami) => return Ok(whoami::answer(exchange)),
         Some(Target::Service(upstream)) => upstream,
     };
     if let Some(record) = &exchange.record {
         record.judge(|judged| judged.service = Some(upstream.name().clone()));
     }
     let began = exchange.timed().then(|| worker.clock.elapsed());
-    let link = exchange.link;
-    let request = Request::from_parts(exchange.head, exchange.body);
     let answer = worker
         .proxy
         .forward(
             upstream,
-            request,
-            link.forwarded(exchange.trusted),
-            link.informational(),
+            &mut exchange.head,
+            std::mem::take(&mut exchange.body),
+            exchange.link.forwarded(exchange.trusted),
+            exchange.link.informational(),
+            exchange.now,
         )
         .await;
     if let Some(began) = began {

@@ -16,6 +16,7 @@ use super::{
     limits::Place,
     link::{Link, Registered},
     scan::{Phase, Scan},
+    socket::Io,
 };
 use crate::time::Millis;
 
@@ -28,8 +29,8 @@ const LINGER: Millis = 5_000;
 
 /// A socket (or TLS stream) with a scanner and a [`Link`].
 #[derive(Debug)]
-pub struct Wire<T> {
-    io: T,
+pub struct Wire {
+    io: Io,
     /// Read before hyper took over: the bytes the protocol was told by.
     ahead: Bytes,
     registered: Registered,
@@ -47,11 +48,14 @@ pub struct Wire<T> {
     /// hyper has nothing left to write: a 1xx head may be put in here.
     boundary: bool,
     early: BytesMut,
+    /// A next request came while this one is worked on, so whether the client left is not to be
+    /// seen.
+    ahead_of_us: bool,
 }
 
-impl<T> Wire<T> {
+impl Wire {
     /// `ahead` is what was read from `io` already.
-    pub fn new(io: T, ahead: Bytes, registered: Registered, place: Place) -> Self {
+    pub fn new(io: Io, ahead: Bytes, registered: Registered, place: Place) -> Self {
         let link = registered.link();
         let scanning = !link.h2;
         link.at_boundary(true);
@@ -66,9 +70,15 @@ impl<T> Wire<T> {
             blocked: false,
             boundary: true,
             early: BytesMut::new(),
+            ahead_of_us: false,
             registered,
             _place: place,
         }
+    }
+
+    /// Whether hyper need not look for the client's end by itself.
+    pub fn sees_the_client_go(&self) -> bool {
+        self.io.tcp().is_some()
     }
 
     fn link(&self) -> &Arc<Link> {
@@ -96,6 +106,7 @@ impl<T> Wire<T> {
 
     /// Bytes came in.
     fn received(&mut self, bytes: &[u8]) {
+        self.ahead_of_us = false;
         if self.link().tunnelled() {
             self.scan.switch_off();
             self.scanning = false;
@@ -118,6 +129,29 @@ impl<T> Wire<T> {
         self.phase = phase;
     }
 
+    /// Whether the client left while its request is worked on. hyper would find out by reading on,
+    /// for which it takes a new buffer a request: it is told to take half-closed connections, and
+    /// a client that closed its half is taken to be gone here, as hyper does.
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        let waits = self.phase == Phase::Idle && self.scanning && !self.ahead_of_us;
+        if !waits || !self.ahead.is_empty() || !self.link().busy() {
+            return Ok(());
+        }
+        let Some(stream) = self.io.tcp() else {
+            return Ok(());
+        };
+        let mut byte = [MaybeUninit::uninit()];
+        match stream.poll_peek(cx, &mut ReadBuf::uninit(&mut byte)) {
+            Poll::Pending => Ok(()),
+            Poll::Ready(Ok(1..)) => {
+                self.ahead_of_us = true;
+                Ok(())
+            }
+            Poll::Ready(Ok(0)) => Err(io::ErrorKind::ConnectionAborted.into()),
+            Poll::Ready(Err(error)) => Err(error),
+        }
+    }
+
     /// Nothing came in: from here on silence counts, unless it is our turn.
     fn waiting(&self) {
         let link = self.link();
@@ -133,7 +167,7 @@ impl<T> Wire<T> {
     }
 }
 
-impl<T: AsyncWrite + Unpin> Wire<T> {
+impl Wire {
     /// Writes the 1xx heads that wait, if hyper's own bytes are all out.
     fn poll_early(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.boundary
@@ -186,7 +220,7 @@ impl<T: AsyncWrite + Unpin> Wire<T> {
     }
 }
 
-impl<T: AsyncRead + Unpin> AsyncRead for Wire<T> {
+impl AsyncRead for Wire {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -207,7 +241,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Wire<T> {
     }
 }
 
-impl<T: AsyncRead + Unpin> Wire<T> {
+impl Wire {
     /// Reads on for a while after an answer that did not wait for the body: closing on unread
     /// bytes resets the connection, and the client, or a proxy in front, never sees the answer.
     fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -229,7 +263,7 @@ impl<T: AsyncRead + Unpin> Wire<T> {
     }
 }
 
-impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Wire<T> {
+impl AsyncWrite for Wire {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -275,19 +309,25 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Wire<T> {
             this.link().at_boundary(true);
         }
         ready!(this.poll_early(cx))?;
+        this.poll_gone(cx)?;
         let result = Pin::new(&mut this.io).poll_flush(cx);
         this.after_write(cx, result)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
+        let lingers = this.phase == Phase::Body && !this.link().tunnelled();
+        if !lingers && this.scanning && this.io.tcp().is_some() {
+            // It is closed next, which says the same with one system call less.
+            return Poll::Ready(Ok(()));
+        }
         if !this.lingering {
             let result = Pin::new(&mut this.io).poll_shutdown(cx);
             ready!(this.after_write(cx, result))?;
         }
-        if this.phase == Phase::Body && !this.link().tunnelled() {
-            return this.poll_linger(cx);
+        match lingers {
+            true => this.poll_linger(cx),
+            false => Poll::Ready(Ok(())),
         }
-        Poll::Ready(Ok(()))
     }
 }

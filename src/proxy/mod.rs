@@ -4,9 +4,7 @@
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{
-    HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header, request::Parts,
-};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Version, header, request::Parts};
 use http_body::Body as _;
 use hyper::upgrade::OnUpgrade;
 use tokio::time::sleep;
@@ -27,7 +25,10 @@ use self::{
     pool::Pool,
     upstream::Server,
 };
-use crate::{tasks::Tasks, time::Clock};
+use crate::{
+    tasks::Tasks,
+    time::{Clock, Millis},
+};
 
 mod body;
 mod dial;
@@ -122,35 +123,43 @@ impl Proxy {
         proxy
     }
 
-    /// Sends `request` as it came from hyper's server (its `OnUpgrade` still in the extensions)
+    /// Sends a request as it came from hyper's server (its `OnUpgrade` still in the extensions)
     /// to a server of `upstream` and answers with the response's head; its body streams.
     ///
     /// Its URI's path and query go upstream as they stand. The request body is not polled before
-    /// the server can take it, so hyper's own `100 Continue` goes out at the right time.
+    /// the server can take it, so hyper's own `100 Continue` goes out at the right time. `now` is
+    /// when it came.
     pub async fn forward<B>(
         &self,
         upstream: &Arc<Upstream>,
-        request: Request<B>,
+        parts: &mut Parts,
+        body: B,
         forwarded: &Forwarded,
-        informational: Option<Informational>,
+        informational: Option<&Informational>,
+        now: Millis,
     ) -> Result<Response<Body>, Error>
     where
         B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<BoxError>,
     {
-        let (mut parts, body) = request.into_parts();
         let body = RequestBody::new(body);
         let client = parts.extensions.remove::<OnUpgrade>();
         let errand = Errand {
-            parts: &parts,
+            parts,
             forwarded,
-            informational: informational.as_ref(),
+            informational,
             pass_host_header: upstream.pass_host_header,
-            upgrade: client.is_some() && upgrade_wanted(&parts).is_some(),
-            expect: expects_continue(&parts, &body),
-            sends: sends(&parts, &body),
+            upgrade: client.is_some() && upgrade_wanted(parts).is_some(),
+            expect: expects_continue(parts, &body),
+            sends: sends(parts, &body),
         };
-        self.run(upstream, &errand, body, client).await
+        match self.run(upstream, &errand, body, now).await? {
+            Reply::H1(mut answer) => {
+                answer.leave(std::mem::take(&mut parts.headers));
+                self.finish(answer, client, now)
+            }
+            Reply::H2(response) => Ok(response.map(Body::h2)),
+        }
     }
 
     /// Tries servers until one answers, as far as trying again is safe: a server that cannot be
@@ -161,15 +170,14 @@ impl Proxy {
         upstream: &Upstream,
         errand: &Errand<'_>,
         mut body: RequestBody,
-        client: Option<OnUpgrade>,
-    ) -> Result<Response<Body>, Error> {
-        let now = self.0.clock.now();
+        now: Millis,
+    ) -> Result<Reply, Error> {
         let mut server = upstream.pick(now, &[])?;
         let mut tried = Vec::new();
         let mut repeats = 0;
         if let Some(connection) = self.0.pool.take(server, now) {
-            match self.ask_h1(connection, errand, body).await {
-                Ok(answer) => return self.finish(answer, client),
+            match self.ask_h1(server, connection, errand, body, now).await {
+                Ok(answer) => return Ok(Reply::H1(answer)),
                 Err(Failure::Stale(untouched, _)) if server.transport.retries > 0 => {
                     body = untouched;
                     repeats = 1;
@@ -179,8 +187,7 @@ impl Proxy {
         }
         loop {
             match Box::pin(self.ask_anew(server, errand, body)).await {
-                Ok(Reply::H1(answer)) => return self.finish(answer, client),
-                Ok(Reply::H2(response)) => return Ok(response.map(Body::h2)),
+                Ok(reply) => return Ok(reply),
                 Err(Attempt::Unreached(untouched, error)) => {
                     body = untouched;
                     tried.push(server.id);
@@ -204,15 +211,16 @@ impl Proxy {
     }
     async fn ask_h1(
         &self,
+        server: &Server,
         connection: Box<Connection>,
         errand: &Errand<'_>,
         body: RequestBody,
+        now: Millis,
     ) -> Result<Answer, Failure> {
-        let server = connection.server.clone();
         let outgoing = errand.outgoing(self, true);
         let line = Line {
             base_path: &server.config.base_path,
-            host: errand.host(&server, outgoing.client_host),
+            host: errand.host(server, outgoing.client_host),
             sends: errand.sends,
             expect: errand.expect,
         };
@@ -221,7 +229,7 @@ impl Proxy {
             upgrade: errand.upgrade,
             informational: errand.informational,
             clock: &self.0.clock,
-            now: self.0.clock.now(),
+            now,
         };
         let answer = Exchange::new(connection, &line, &outgoing, body, ask)
             .run()
@@ -242,7 +250,8 @@ impl Proxy {
             Err(error) => Err(Attempt::Unreached(body, error)),
             Ok(Reached::H1(connection)) => {
                 server.health.alive();
-                let answer = self.ask_h1(connection, errand, body).await;
+                let now = self.0.clock.now();
+                let answer = self.ask_h1(server, connection, errand, body, now).await;
                 answer.map(Reply::H1).map_err(Attempt::Failed)
             }
             Ok(Reached::H2(session)) => {
@@ -287,6 +296,7 @@ impl Proxy {
         &self,
         mut answer: Answer,
         client: Option<OnUpgrade>,
+        now: Millis,
     ) -> Result<Response<Body>, Error> {
         let status = answer.status();
         if let (StatusCode::SWITCHING_PROTOCOLS, Some(client)) = (status, client) {
@@ -297,7 +307,8 @@ impl Proxy {
             Answered::Streams(body) => Body::h1(body),
             Answered::Whole(bytes, connection) => {
                 if let Some(connection) = connection {
-                    self.rest(connection);
+                    // as of the request's beginning: idle a little early costs nothing
+                    self.0.pool.put(connection, now);
                 }
                 Body::whole(bytes)
             }

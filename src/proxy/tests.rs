@@ -134,7 +134,11 @@ where
     B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<BoxError>,
 {
-    proxy.forward(upstream, request, &forwarded(), None).await
+    let now = proxy.0.clock.now();
+    let (mut parts, body) = request.into_parts();
+    proxy
+        .forward(upstream, &mut parts, body, &forwarded(), None, now)
+        .await
 }
 
 pub(super) async fn text(response: Response<Body>) -> String {

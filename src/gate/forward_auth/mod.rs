@@ -28,7 +28,7 @@ enum Asker {
 }
 
 /// Answers one question: 200 without a body, or a refusal.
-pub async fn answer(exchange: Exchange) -> Result<Response<Body>, Refusal> {
+pub async fn answer(exchange: Box<Exchange>) -> Result<Response<Body>, Refusal> {
     let site = exchange.site.clone();
     let Some((asker, jail)) = question(exchange.head.uri.path()) else {
         return Err(Refusal::NoRoute);

@@ -77,9 +77,9 @@ impl<S> Guard<S> {
     }
 }
 
-impl<S> Service<Exchange> for Guard<S>
+impl<S> Service<Box<Exchange>> for Guard<S>
 where
-    S: Service<Exchange, Response = Response<Body>, Error = Refusal>,
+    S: Service<Box<Exchange>, Response = Response<Body>, Error = Refusal>,
 {
     type Response = Response<Body>;
     type Error = Refusal;
@@ -89,7 +89,7 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, mut exchange: Exchange) -> Self::Future {
+    fn call(&mut self, mut exchange: Box<Exchange>) -> Self::Future {
         let began = exchange.timed().then(|| self.clock.elapsed());
         let judged = judge(&mut exchange);
         if let Some(began) = began {
@@ -114,11 +114,13 @@ where
 
 /// Asks every jail in order; answers whom each will count.
 fn judge(exchange: &mut Exchange) -> Result<Clients, Refusal> {
-    let site = exchange.site.clone();
+    let site = &exchange.site;
     let explained = exchange
         .route
         .is_some_and(|route| matches!(site.routing.target(route), Target::Whoami));
     let mut clients = Clients::None;
+    let mut first = None;
+    let mut verdicts = Vec::new();
     for (index, warden) in site.wardens(exchange.route).iter().enumerate() {
         let client = identify::client(exchange, warden)?;
         let request = Request {
@@ -138,11 +140,12 @@ fn judge(exchange: &mut Exchange) -> Result<Clients, Refusal> {
                 return Err(deny(warden, denial.clone(), &request, exchange.now, record));
             }
         }
-        exchange.client.get_or_insert(client);
+        first.get_or_insert(client);
         if explained {
-            exchange.verdicts.push((warden.name.clone(), verdict));
+            verdicts.push((warden.name.clone(), verdict));
         }
     }
+    (exchange.client, exchange.verdicts) = (first, verdicts);
     if let Some(record) = &exchange.record {
         let client = exchange
             .client

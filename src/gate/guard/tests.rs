@@ -45,7 +45,7 @@ impl Bench {
         }
     }
 
-    fn exchange(&self, method: Method, client: &str, target: &str) -> Exchange {
+    fn exchange(&self, method: Method, client: &str, target: &str) -> Box<Exchange> {
         let request = http::Request::builder()
             .method(method)
             .uri(target)
@@ -56,9 +56,9 @@ impl Bench {
             body: 0,
             idle: 0,
         };
-        Exchange {
+        Box::new(Exchange {
             head: request.body(()).unwrap().into_parts().0,
-            body: RequestBody::empty(),
+            body: RequestBody::default(),
             link: Link::new(
                 Arc::default(),
                 Some(([10, 0, 0, 1], 9).into()),
@@ -75,7 +75,7 @@ impl Bench {
             client: None,
             verdicts: Vec::new(),
             record: None,
-        }
+        })
     }
 
     /// What a client gets when the service answers `status`.
@@ -84,9 +84,9 @@ impl Bench {
             .await
     }
 
-    async fn call(&self, exchange: Exchange, status: u16) -> u16 {
+    async fn call(&self, exchange: Box<Exchange>, status: u16) -> u16 {
         let forwarded = self.forwarded.clone();
-        let service = tower::service_fn(move |_: Exchange| {
+        let service = tower::service_fn(move |_: Box<Exchange>| {
             forwarded.fetch_add(1, Relaxed);
             let mut response = Response::new(Body::empty());
             *response.status_mut() = status.try_into().unwrap();
@@ -218,7 +218,7 @@ async fn a_refusal_of_ours_is_not_counted_but_a_missing_route_is() {
         (Refusal::NoRoute, 403),
     ] {
         let mut refusal = Some(refusal);
-        let service = tower::service_fn(move |_: Exchange| {
+        let service = tower::service_fn(move |_: Box<Exchange>| {
             std::future::ready(Err::<Response<Body>, _>(refusal.take().unwrap()))
         });
         let mut guard = GuardLayer { clock: bench.clock }.layer(service);

@@ -1,6 +1,6 @@
 //! What one client may send and hold, at and beyond the edge.
 
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::support::{Client, Running, Service, config, empty, status};
 
@@ -247,4 +247,25 @@ async fn a_large_body_that_is_refused_does_not_swallow_the_answer() {
     client.send(vec![b'x'; length]).await;
     let all = client.read_all().await;
     assert_eq!(status(&all), 413);
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_takes_its_request_with_it() {
+    let service = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let gate = Running::start(&format!(
+        "entryPoints: {{web: {{address: '127.0.0.1:0'}}}}\nroutes: [{{service: app}}]\n\
+         services: {{app: {{servers: [{{url: 'http://{}'}}]}}}}\n",
+        service.local_addr().unwrap()
+    ));
+    let mut client = gate.client().await;
+    client.send("GET /slow HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    let (mut asked, _) = service.accept().await.unwrap();
+    let mut seen = Vec::new();
+    while !seen.ends_with(b"\r\n\r\n") {
+        assert!(asked.read_buf(&mut seen).await.unwrap() > 0);
+    }
+    drop(client);
+    let (mut byte, patience) = ([0], std::time::Duration::from_secs(10));
+    let ended = tokio::time::timeout(patience, asked.read(&mut byte)).await;
+    assert!(matches!(ended, Ok(Ok(0) | Err(_))), "it still waits");
 }

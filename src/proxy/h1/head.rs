@@ -88,7 +88,12 @@ pub(super) fn encode(out: &mut Vec<u8>, line: &Line<'_>, outgoing: &Outgoing<'_>
 }
 
 /// Takes a whole response head off `buffer`; `None` asks for more bytes.
-pub(super) fn parse(buffer: &mut BytesMut, method: &Method) -> Result<Option<Head>, &'static str> {
+/// The header map is `spare`, which is empty and may have room.
+pub(super) fn parse(
+    buffer: &mut BytesMut,
+    method: &Method,
+    spare: &mut HeaderMap,
+) -> Result<Option<Head>, &'static str> {
     let mut spans = [[0_u16; 4]; MAX_LINES];
     let mut lines = [const { std::mem::MaybeUninit::uninit() }; MAX_LINES];
     let mut response = httparse::Response::new(&mut []);
@@ -121,17 +126,19 @@ pub(super) fn parse(buffer: &mut BytesMut, method: &Method) -> Result<Option<Hea
         *span = [name, ends[0], value[0], value[1]].map(|offset| offset as u16);
     }
     let head = buffer.split_to(length).freeze();
-    fields(&head, &spans[..count], status, http10, method).map(Some)
+    let headers = std::mem::take(spare);
+    fields(&head, &spans[..count], headers, status, http10, method).map(Some)
 }
 
 fn fields(
     head: &Bytes,
     spans: &[[u16; 4]],
+    mut headers: HeaderMap,
     status: StatusCode,
     http10: bool,
     method: &Method,
 ) -> Result<Head, &'static str> {
-    let mut headers = HeaderMap::with_capacity(spans.len());
+    headers.reserve(spans.len());
     let mut about = Framed::default();
     for span in spans {
         let [name, name_end, value, value_end] = span.map(usize::from);

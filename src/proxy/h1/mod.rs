@@ -10,7 +10,7 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use http::{Method, StatusCode};
+use http::{HeaderMap, Method, StatusCode};
 use tokio_util::io::poll_read_buf;
 
 pub(super) use self::{
@@ -36,6 +36,8 @@ mod send;
 const HEAD_READ: usize = 8 * 1024;
 /// How long a body is held back for a server that ignores `Expect` (RFC 9110 §10.1.1).
 const CONTINUE_WAIT: Duration = Duration::from_secs(1);
+/// Lines a header map may have room for and be kept.
+const FIELDS_KEPT: usize = 64;
 /// Interim responses before a final one.
 const MAX_INTERIM: u8 = 32;
 
@@ -49,6 +51,8 @@ pub(super) struct Connection {
     stream: Stream,
     read: BytesMut,
     spare: Vec<u8>,
+    /// The last request's header map, emptied: this response's.
+    fields: HeaderMap,
     timer: Timer,
 }
 
@@ -121,6 +125,7 @@ impl Connection {
             stream,
             read: BytesMut::new(),
             spare: Vec::with_capacity(1024),
+            fields: HeaderMap::new(),
             timer: Timer::new(),
         })
     }
@@ -284,7 +289,11 @@ impl<'a> Exchange<'a> {
         let connection = &mut *self.connection;
         loop {
             if std::mem::take(&mut self.unread) && !connection.read.is_empty() {
-                match head::parse(&mut connection.read, self.ask.method) {
+                match head::parse(
+                    &mut connection.read,
+                    self.ask.method,
+                    &mut connection.fields,
+                ) {
                     Ok(Some(head)) => return Ok(Poll::Ready(head)),
                     Ok(None) => {}
                     Err(why) => return Err(connection.bad_response(why)),
@@ -334,8 +343,17 @@ impl Answer {
         self.head.upgrade.as_ref()
     }
 
-    pub(super) fn headers(&mut self) -> http::HeaderMap {
+    pub(super) fn headers(&mut self) -> HeaderMap {
         std::mem::take(&mut self.head.headers)
+    }
+
+    /// Leaves the request's header map to the next response on this connection: hyper does the
+    /// same the other way round, so that two maps serve all requests of a connection.
+    pub(super) fn leave(&mut self, mut fields: HeaderMap) {
+        if fields.capacity() <= FIELDS_KEPT {
+            fields.clear();
+            self.connection.fields = fields;
+        }
     }
 
     pub(super) fn into_connection(self) -> Box<Connection> {

@@ -281,12 +281,15 @@ async fn interim_responses_are_told_and_the_final_one_returned() {
     let sink = told.clone();
     let informational: super::super::Informational =
         Arc::new(move |status, headers| sink.lock().push((status, headers["link"].clone())));
+    let (mut parts, body) = get("/").into_parts();
     let response = proxy()
         .forward(
             &upstream(&[address]),
-            get("/"),
+            &mut parts,
+            body,
             &forwarded(),
-            Some(informational),
+            Some(&informational),
+            0,
         )
         .await
         .unwrap();
