@@ -1,6 +1,7 @@
 //! The command line: one file per group of commands, and the exit codes they share.
 
 mod check;
+mod client;
 mod healthcheck;
 mod notify;
 mod proxy;
@@ -36,6 +37,30 @@ enum Command {
     Check(ConfigArg),
     /// Replay old access logs: who would have been banned, when and for what
     Replay(replay::Args),
+    /// Show how the running jailgate is doing
+    #[command(after_help = client::CODES)]
+    Status(client::Reach),
+    /// List active bans
+    Bans(client::bans::Bans),
+    /// Ban addresses and networks by hand
+    Ban(client::bans::Ban),
+    /// Lift bans
+    Unban(client::bans::Unban),
+    /// Say step by step why an address passes or is denied; ends in `pass` or `deny`
+    Explain(client::clients::Explain),
+    /// Erase clients everywhere: bans, counters, evidence, history
+    Forget(client::clients::Forget),
+    /// Let somebody pass every jail for a while
+    #[command(subcommand)]
+    Allow(client::allow::Allow),
+    /// Follow bans, unbans, reloads and background jobs as they happen
+    Events(client::events::Events),
+    /// Load the configuration again
+    #[command(after_help = client::CODES)]
+    Reload(client::Reach),
+    /// Ask whether jailgate answers
+    #[command(after_help = client::CODES)]
+    Ping(client::Reach),
     /// Try the targets of `notify`
     Notify(notify::Args),
     /// Bring a Cloudflare list in line with LAPI's decisions once, for cron
@@ -77,6 +102,16 @@ pub fn main(cli: Cli) -> ExitCode {
         Command::Proxy(args) => proxy::run(args),
         Command::Check(args) => check::run(&args),
         Command::Replay(args) => replay::run(&args),
+        Command::Status(args) => client::status::status(&args),
+        Command::Bans(args) => client::bans::list_all(&args),
+        Command::Ban(args) => client::bans::ban(&args),
+        Command::Unban(args) => client::bans::unban(&args),
+        Command::Explain(args) => client::clients::explain(&args),
+        Command::Forget(args) => client::clients::forget(&args),
+        Command::Allow(args) => client::allow::run(&args),
+        Command::Events(args) => client::events::run(&args),
+        Command::Reload(args) => client::status::reload(&args),
+        Command::Ping(args) => client::status::ping(&args),
         Command::Notify(args) => notify::run(&args),
         Command::Sync => sync::run(),
         Command::Healthcheck(args) => healthcheck::run(&args),
@@ -90,7 +125,8 @@ pub fn main(cli: Cli) -> ExitCode {
         }
         None => {
             eprintln!("jailgate: {error:#}");
-            ExitCode::FAILURE
+            let failure = error.downcast_ref::<client::Failure>();
+            ExitCode::from(failure.map_or(1, |failure| failure.code))
         }
     })
 }

@@ -218,7 +218,7 @@ pub fn request(address: SocketAddr, method: &str, path: &str, headers: &str) -> 
 pub fn send(address: SocketAddr, method: &str, path: &str, headers: &str, body: &str) -> Answer {
     let mut raw = Raw::connect(address);
     raw.send(format!(
-        "{method} {path} HTTP/1.1\r\nHost: example.com\r\nConnection: close\r\n{headers}\r\n{body}"
+        "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{headers}\r\n{body}"
     ));
     raw.answer_to(method)
 }
