@@ -212,7 +212,7 @@ impl App {
     pub async fn run(mut self, mut signals: Signals) -> Result<(), Error> {
         self.announce();
         let disk = self.start_state()?;
-        let gate = self.start()?;
+        let gate = self.start(disk.as_ref().map(state::archive))?;
         let mut watch = Watch::start(&self.tasks, self.config.watched.clone());
         self.ready.store(true, Ordering::Release);
         tracing::info!("ready");
@@ -271,7 +271,7 @@ impl App {
         Ok(running.transpose()?)
     }
 
-    fn start(&mut self) -> Result<gate::Gate, Error> {
+    fn start(&mut self, archive: Option<admin::Archive>) -> Result<gate::Gate, Error> {
         let stop = self.tasks.stopping();
         let (engine, metrics, clock) = (self.engine.clone(), self.metrics.clone(), self.clock);
         self.tasks.service("sweep", {
@@ -292,7 +292,7 @@ impl App {
         self.notifier.adopt(&self.config.notify);
         self.start_cloudflare();
         self.start_crowdsec()?;
-        self.start_admin();
+        self.start_admin(archive);
         let gate = self.gate.take().expect("an app runs once");
         Ok(gate.run(&self.site, self.clock, &self.tasks)?)
     }

@@ -79,7 +79,7 @@ impl Desk {
 
 impl App {
     /// Starts the admin listener.
-    pub(super) fn start_admin(&mut self) {
+    pub(super) fn start_admin(&mut self, archive: Option<admin::Archive>) {
         let Some(bound) = self.admin.take() else {
             return;
         };
@@ -95,7 +95,7 @@ impl App {
             reload: self.desk.reload.clone(),
             reloads: self.desk.reloads.subscribe(),
             arrive: Arc::new(move |approach| arrive(&site.load(), &config.load(), approach)),
-            archive: None,
+            archive,
             keys: Arc::new(admin::Keys::new(bound.address())),
             timeline: Arc::default(),
             listeners: admin::places(),

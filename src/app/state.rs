@@ -8,6 +8,7 @@ use std::{
 
 use crate::{
     access_log::checkpoint::{Checkpoint, Checkpoints, Fingerprint},
+    admin,
     config::Config,
     engine::Engine,
     persist::{self, Place, Setup, State},
@@ -48,6 +49,33 @@ pub(super) fn instant(checkpoints: Checkpoints) -> persist::Instant {
         let _still = checkpoints.still();
         take(checkpoints.all().into_iter().map(place).collect());
     })
+}
+
+/// What the admin API asks of the disk.
+pub(super) fn archive(disk: &persist::Running) -> admin::Archive {
+    let (asked, forgetting) = (disk.archive(), disk.archive());
+    let ended = |ended: persist::Ended| admin::Ended {
+        ban: ended.ban,
+        at: ended.at,
+        lift: ended.lift.as_str(),
+    };
+    admin::Archive {
+        history: Arc::new(move |client, limit| {
+            let asked = asked.clone();
+            Box::pin(async move {
+                let all = asked.history(client, limit).await;
+                let all = all.map_err(|error| error.to_string())?;
+                Ok(all.into_iter().map(ended).collect())
+            })
+        }),
+        forget: Arc::new(move |net| {
+            let forgetting = forgetting.clone();
+            Box::pin(async move {
+                let forgotten = forgetting.forget(net).await;
+                forgotten.map_err(|error| error.to_string())
+            })
+        }),
+    }
 }
 
 /// Takes the places that earlier versions kept in a file of their own, once.

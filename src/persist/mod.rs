@@ -4,6 +4,8 @@
 //!
 //! Nobody is told of a change before it is here (`Ledger::settle`), unless the disk fails.
 
+pub mod archive;
+
 mod rows;
 mod schema;
 mod store;
@@ -16,7 +18,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -25,6 +27,7 @@ use crate::{
     telemetry::{Metrics, Status},
     time::Clock,
 };
+pub use archive::{Archive, Ended};
 use writer::Writer;
 
 /// The state cannot be kept in this file.
@@ -135,6 +138,7 @@ impl fmt::Debug for State {
 pub struct Running {
     stop: CancellationToken,
     ended: oneshot::Receiver<()>,
+    archive: Archive,
 }
 
 impl State {
@@ -162,21 +166,31 @@ impl State {
     pub fn start(self, instant: Instant) -> std::io::Result<Running> {
         let stop = CancellationToken::new();
         let (ending, ended) = oneshot::channel();
+        let (asking, mut asked) = mpsc::channel(16);
         let (mut writer, stopping) = (self.writer, stop.clone());
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()
             .build()?;
         Tasks::thread("state".to_owned(), move || {
-            runtime.block_on(writer.run(&instant, stopping));
+            runtime.block_on(writer.run(&instant, &mut asked, stopping));
             drop(writer);
             // Nobody waits any more when the program ends by itself.
             let _ = ending.send(());
         })?;
-        Ok(Running { stop, ended })
+        Ok(Running {
+            stop,
+            ended,
+            archive: Archive(asking),
+        })
     }
 }
 
 impl Running {
+    /// By which people ask.
+    pub fn archive(&self) -> Archive {
+        self.archive.clone()
+    }
+
     /// Writes everything a last time, at most for `grace`; call it when nothing else runs.
     pub async fn close(self, grace: Duration) -> bool {
         self.stop.cancel();

@@ -1,6 +1,8 @@
 //! What is written and read, each whole or not at all: batches of changes, saves of counters, and
 //! everything at a start. Decides nothing about when.
 
+mod tidy;
+
 use std::{path::Path, sync::Arc, vec};
 
 use rusqlite::{
@@ -16,10 +18,6 @@ use crate::{
 
 /// Rows of counters written in one transaction, so that bans wait for milliseconds at most.
 const CHUNK: usize = 4096;
-/// Ended bans kept for people, the newest.
-const PAST: i64 = 1_000_000;
-/// Lifts kept for followers that are behind; whoever is further behind reads everything anew.
-const LIFTS: i64 = 131_072;
 
 /// The open database.
 #[derive(Debug)]
@@ -99,6 +97,11 @@ impl Store {
             source,
         })?;
         Ok(Self { db, save })
+    }
+
+    /// For whoever only asks.
+    pub fn connection(&mut self) -> &mut Connection {
+        &mut self.db
     }
 
     /// Everything, as `engine` takes it back.
@@ -260,59 +263,6 @@ impl Store {
         }
         step.commit()?;
         Ok(whole)
-    }
-
-    /// Lets go of what nobody needs any more, some rows at a time; answers whether there is more.
-    /// Ended bans stay for `keep` and, further back than that, as long as a follower needs them;
-    /// outside decisions only for followers.
-    pub fn tidy(&mut self, keep: Millis, now: Millis) -> rusqlite::Result<bool> {
-        let floor = self.raise_floor()?;
-        let step = self.begin()?;
-        let over = now.saturating_sub(keep) as i64;
-        let chunk = CHUNK as i64;
-        let counters = step.execute(
-            "DELETE FROM counters WHERE rowid IN (SELECT rowid FROM counters WHERE save < \
-             (SELECT value FROM state WHERE key = 'save') LIMIT ?1)",
-            [chunk],
-        )?;
-        let past = step.execute(
-            "DELETE FROM past WHERE rowid IN (SELECT rowid FROM past \
-             WHERE (ended < ?1 OR outside) AND seq <= ?2 LIMIT ?3)",
-            params![over, floor as i64, chunk],
-        )?;
-        let crowd = step.execute(
-            "DELETE FROM past WHERE rowid IN (SELECT rowid FROM past WHERE seq <= ?1 ORDER BY rowid \
-             LIMIT min(?2, max(0, (SELECT count(*) FROM past) - ?3)))",
-            params![floor as i64, chunk, PAST],
-        )?;
-        step.commit()?;
-        self.db.execute_batch("PRAGMA incremental_vacuum(256)")?;
-        Ok([counters, past, crowd].contains(&CHUNK))
-    }
-
-    /// Lifts up to where every follower has come are no longer kept for them.
-    fn raise_floor(&mut self) -> rusqlite::Result<u64> {
-        let step = self.begin()?;
-        let one = |sql, params: &[i64]| {
-            step.query_row(sql, params_from_iter(params), |row| {
-                row.get::<_, Option<i64>>(0)
-            })
-        };
-        let floor = one("SELECT max(value) FROM state WHERE key = 'floor'", &[])?.unwrap_or(0);
-        let reached = one(
-            "SELECT coalesce((SELECT min(seq) FROM cursors), (SELECT value FROM state \
-             WHERE key = 'newest'))",
-            &[],
-        )?;
-        let crowded = "SELECT max(seq) FROM (SELECT seq FROM past WHERE seq > ?1 \
-                       ORDER BY seq DESC LIMIT -1 OFFSET ?2)";
-        let crowded = one(crowded, &[floor, LIFTS])?;
-        let next = floor.max(reached.unwrap_or(0)).max(crowded.unwrap_or(0));
-        if next > floor {
-            set(&step, "floor", next as u64)?;
-        }
-        step.commit()?;
-        Ok(next as u64)
     }
 
     /// Only places in logs, at a moment when nothing is read or counted yet.

@@ -512,6 +512,61 @@ fn ended_bans_go_after_their_time_and_outside_ones_at_once() {
     assert_eq!(past(&file(&dir)), (3, 0));
 }
 
+fn history(life: &mut Life, client: Option<&str>) -> Vec<String> {
+    let (reply, answer) = oneshot::channel();
+    let client = client.map(|text| ban(text, None, Origin::Manual, 0).client);
+    let instant = life.instant();
+    let order = archive::Order::History(client, 10, reply);
+    life.writer.answer(&instant, order);
+    let ended = answer.blocking_recv().unwrap().unwrap();
+    let each = ended
+        .iter()
+        .map(|ended| format!("{} {}", rows::net(&ended.ban.client), ended.lift.as_str()));
+    each.collect()
+}
+
+#[test]
+fn people_can_ask_for_ended_bans_and_have_a_client_forgotten() {
+    let dir = TempDir::new().unwrap();
+    let mut life = Life::begin(&dir);
+    life.engine.cursors().acknowledge("lapi", 0);
+    for client in ["192.0.2.1", "192.0.2.0/24", "192.0.2.7", "2001:db8::/64"] {
+        life.ban(client, None);
+    }
+    life.engine.unban(&Selector::All, life.now());
+    let all = [
+        "2001:db8::/64 unbanned",
+        "192.0.2.7 unbanned",
+        "192.0.2.0/24 unbanned",
+        "192.0.2.1 unbanned",
+    ];
+    assert_eq!(history(&mut life, None), all);
+    assert_eq!(
+        history(&mut life, Some("192.0.2.1")),
+        [all[2], all[3]],
+        "and the range it was in"
+    );
+    assert_eq!(
+        history(&mut life, Some("192.0.2.0/28")),
+        [all[1], all[2], all[3]]
+    );
+    assert_eq!(history(&mut life, Some("2001:db8::5")), [all[0]]);
+    for client in ["192.0.2.1", "2001:db8::5"] {
+        let (reply, answer) = oneshot::channel();
+        let client = ban(client, None, Origin::Manual, 0).client;
+        let (order, instant) = (archive::Order::Forget(client, reply), life.instant());
+        life.writer.answer(&instant, order);
+        answer.blocking_recv().unwrap().unwrap();
+    }
+    // LAPI has not heard of these lifts: they stay until it has, and tell nothing but whom.
+    let told = life.newest();
+    life.engine.cursors().acknowledge("lapi", told);
+    life.write();
+    life.writer.tidy_now();
+    life.write();
+    assert_eq!(history(&mut life, None), [all[1], all[2]]);
+}
+
 #[test]
 fn nobody_else_can_read_the_file_or_run_on_it() {
     let dir = TempDir::new().unwrap();

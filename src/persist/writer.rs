@@ -5,10 +5,13 @@ mod disk;
 
 use std::{fs::File, sync::Arc, time::Duration};
 
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Error, Instant, Place, Setup, of_database,
+    Error, Instant, Place, Setup,
+    archive::{self, Order},
+    of_database,
     store::{Batch, Save, Store},
 };
 use crate::{
@@ -71,7 +74,12 @@ impl Writer {
     }
 
     /// Writes until told to stop, then a last time.
-    pub async fn run(&mut self, instant: &Instant, stop: CancellationToken) {
+    pub async fn run(
+        &mut self,
+        instant: &Instant,
+        asked: &mut mpsc::Receiver<Order>,
+        stop: CancellationToken,
+    ) {
         let _released = Released(&self.setup.engine.clone());
         let mut news = self.setup.engine.ledger().watch();
         let mut allowed = self.setup.engine.allow_list().watch();
@@ -86,10 +94,17 @@ impl Writer {
                 _ = news.changed() => {}
                 _ = moves.changed() => {}
                 _ = allowed.changed() => {}
+                Some(order) = asked.recv() => self.answer(instant, order),
                 () = tokio::time::sleep(rest) => {}
             }
         }
         self.last(instant);
+    }
+
+    /// Answers a person, about everything told so far.
+    pub(super) fn answer(&mut self, instant: &Instant, order: Order) {
+        self.step(instant);
+        archive::answer(self.store.as_mut().map(Store::connection), order);
     }
 
     /// Does what is due; answers whether there is more to do at once.

@@ -15,7 +15,7 @@ use std::{
 use rusqlite::{Connection, OpenFlags};
 use tempfile::TempDir;
 
-use crate::support::{Flood, Jailgate, Origin, get};
+use crate::support::{Flood, Jailgate, Origin, get, request, send};
 
 /// Three 401s ban. Clients come by X-Forwarded-For from loopback; `more` are further blocks.
 fn config(origin: &Origin, rules: &str, more: &str) -> String {
@@ -352,4 +352,64 @@ fn a_disk_that_hangs_is_noticed_by_nobody_who_asks() {
     gate.wait_for("client=198.51.100.99/32");
     let held: Vec<i64> = rows(gate.path(), "SELECT count(*) FROM bans");
     assert_eq!(held, [101]);
+}
+
+/// What an operator was told to be done is done for good, killed right after the answer.
+#[test]
+fn what_an_operator_was_told_outlives_kill_9() {
+    let origin = Origin::start();
+    let config = config(&origin, "", "");
+    let mut dir = directory();
+    for round in 0..8 {
+        let gate = Jailgate::run_in(dir, &config);
+        let admin = gate.address("admin");
+        let (lifted, stays) = (format!("203.0.113.{round}"), format!("198.51.100.{round}"));
+        for client in [&lifted, &stays] {
+            for _ in 0..3 {
+                ask(&gate, client, "/status/401");
+            }
+        }
+        let body = format!("{{\"clients\": [\"198.18.0.{round}\"], \"for\": \"1h\"}}");
+        let json = format!(
+            "Content-Type: application/json\r\nContent-Length: {}\r\n",
+            body.len()
+        );
+        let banned = send(admin, "POST", "/api/v1/bans", &json, &body);
+        assert_eq!(banned.status, 200, "{}", banned.text());
+        let unban = format!("/api/v1/bans?client={lifted}");
+        let answer = request(admin, "DELETE", &unban, "");
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        (dir, _) = gate.stop("KILL");
+    }
+    let gate = Jailgate::run_in(dir, &config);
+    for round in 0..8 {
+        assert_eq!(
+            ask(&gate, &format!("203.0.113.{round}"), "/"),
+            200,
+            "revived"
+        );
+        assert_eq!(ask(&gate, &format!("198.51.100.{round}"), "/"), 403, "lost");
+        assert_eq!(
+            ask(&gate, &format!("198.18.0.{round}"), "/"),
+            403,
+            "lost by hand"
+        );
+    }
+    let admin = gate.address("admin");
+    let history = |client: &str| get(admin, &format!("/api/v1/history?client={client}"), "").text();
+    assert!(
+        history("203.0.113.3").contains("\"unbanned\""),
+        "{}",
+        history("203.0.113.3")
+    );
+    assert_eq!(
+        request(admin, "DELETE", "/api/v1/clients/203.0.113.3", "").status,
+        200
+    );
+    let past = "SELECT count(*) FROM past WHERE client = '203.0.113.3' AND path <> ''";
+    assert_eq!(
+        rows::<i64>(gate.path(), past),
+        [0],
+        "forgotten on disk, too"
+    );
 }

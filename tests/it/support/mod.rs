@@ -14,4 +14,4 @@ pub use lapi::{KEY, Lapi, MACHINE, PASSWORD, tools};
 pub use origin::Origin;
 pub use peer::{Peer, free_port};
 pub use program::Jailgate;
-pub use raw::{Answer, Raw, get, request};
+pub use raw::{Answer, Raw, get, request, send};
