@@ -10,6 +10,7 @@ mod cloudflare;
 mod crowdsec;
 mod documents;
 mod gate;
+mod kill;
 mod logs;
 mod notify;
 mod peers;

@@ -124,7 +124,7 @@ fn no_ban_that_was_logged_is_lost_to_kill_9() {
     let next = Arc::new(AtomicU32::new(0));
     for round in 0..5 {
         let gate = Jailgate::run_in(dir, &config);
-        let flood = Flood::start(gate.address("web"), "/status/401", 3, &next);
+        let flood = Flood::start(gate.address("web"), "/status/401", 3, 2000, &next);
         std::thread::sleep(Duration::from_millis(300 + 70 * round));
         let (kept, log) = gate.stop("KILL");
         flood.end();

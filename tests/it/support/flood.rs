@@ -8,8 +8,10 @@ use std::{
         atomic::{AtomicBool, AtomicU32, Ordering},
     },
     thread::JoinHandle,
-    time::Duration,
+    time::{Duration, Instant},
 };
+
+const WORKERS: u64 = 4;
 
 /// A load that runs until it is ended. Every client is a new one, by X-Forwarded-For.
 pub struct Flood {
@@ -18,17 +20,25 @@ pub struct Flood {
 }
 
 impl Flood {
-    /// Each client asks for `path` so many times; `next` numbers the clients, from 11.0.0.0 on.
-    pub fn start(address: SocketAddr, path: &str, times: usize, next: &Arc<AtomicU32>) -> Self {
+    /// Each client asks for `path` so many times; `next` numbers the clients, from 11.0.0.0 on. At
+    /// most `rate` clients a second.
+    pub fn start(
+        address: SocketAddr,
+        path: &str,
+        times: usize,
+        rate: u32,
+        next: &Arc<AtomicU32>,
+    ) -> Self {
+        let every = Duration::from_secs(WORKERS) / rate;
         let stop = Arc::new(AtomicBool::new(false));
         let worker = || {
             let (stop, next, path) = (stop.clone(), next.clone(), path.to_owned());
             std::thread::spawn(move || {
                 // It ends when the program does.
-                let _ = fail(address, &path, times, &next, &stop);
+                let _ = fail(address, &path, times, every, &next, &stop);
             })
         };
-        let workers = (0..4).map(|_| worker()).collect();
+        let workers = (0..WORKERS).map(|_| worker()).collect();
         Self { stop, workers }
     }
 
@@ -45,6 +55,7 @@ fn fail(
     address: SocketAddr,
     path: &str,
     times: usize,
+    every: Duration,
     next: &AtomicU32,
     stop: &AtomicBool,
 ) -> std::io::Result<()> {
@@ -52,7 +63,10 @@ fn fail(
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
     stream.set_nodelay(true)?;
     let mut answers = BufReader::new(stream.try_clone()?);
+    let (began, mut due) = (Instant::now(), Duration::ZERO);
     while !stop.load(Ordering::Relaxed) {
+        std::thread::sleep(due.saturating_sub(began.elapsed()));
+        due += every;
         let client = Ipv4Addr::from(0x0b00_0000 + next.fetch_add(1, Ordering::Relaxed));
         for _ in 0..times {
             write!(
