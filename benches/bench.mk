@@ -6,6 +6,7 @@ PYTHON ?= python3
 QUICK ?=
 MINUTES ?= 4
 SOAK ?= 600
+KILLS ?= 100
 
 bench-peers: ## CPU per request beside nginx, HAProxy and Caddy (QUICK=1: three minutes)
 	$(PYTHON) benches/peers.py $(if $(QUICK),--quick)
@@ -16,8 +17,9 @@ bench-botnet: ## 7,000 bots: jailgate live, fail2ban and crowdsec on the same at
 bench-memory: ## RSS idle, at a million decisions, a million clients, and idle connections
 	$(PYTHON) benches/memory.py
 
-soak: ## mixed traffic, reloads and bans; memory and descriptors stay flat (SOAK=600 seconds)
+soak: tools ## mixed traffic, reloads and bans, memory stays flat (SOAK=600 seconds); KILLS=100 times kill -9 with a real LAPI
 	$(PYTHON) benches/soak.py --seconds $(SOAK)
+	KILLS=$(KILLS) $(CARGO) test --locked --release --test it -- kill:: --nocapture
 
 guard: ## instructions per check, observe and proxied request, against benches/instructions.toml
 	$(PYTHON) benches/guard.py
