@@ -19,8 +19,10 @@ use crate::{
     time::Millis,
 };
 
-/// Changes read under one hold of the ledger's lock, and committed together at most.
+/// Changes read under one hold of the ledger's lock.
 const BATCH: usize = 1024;
+/// Changes committed together, at most about so many.
+const TOGETHER: usize = 8192;
 /// Between two saves of counters, at least; a long save is followed by a longer rest.
 const SAVE_EVERY: Millis = 10_000;
 /// How many times longer than a save the rest after it is.
@@ -168,12 +170,9 @@ impl Writer {
         let (mut through, mut voided) = (newest(&engine), false);
         loop {
             let cursors = engine.cursors().all();
-            let (changes, next) = match engine.ledger().since(self.cursor, BATCH) {
-                Since::Changes { changes, next } => (changes, next),
-                Since::Snapshot { .. } => {
-                    self.rewrite()?;
-                    continue;
-                }
+            let Some((changes, next)) = gather(&engine, self.cursor) else {
+                self.rewrite()?;
+                continue;
             };
             let unbanned = changes.iter().any(|c| c.lift == Some(Lift::Unbanned));
             let allowed = *engine.allow_list().watch().borrow();
@@ -309,6 +308,24 @@ impl Writer {
         self.flush(instant, false)?;
         while self.save_some(now)? {}
         Ok(())
+    }
+}
+
+/// What happened after a cursor, and up to which number; `None` when the ledger no longer knows.
+fn gather(engine: &Engine, mut cursor: u64) -> Option<(Vec<Change>, u64)> {
+    let mut all: Vec<Change> = Vec::new();
+    loop {
+        match engine.ledger().since(cursor, BATCH) {
+            Since::Changes { changes, next } => {
+                let more = changes.len() == BATCH;
+                all.extend(changes);
+                cursor = next;
+                if !more || all.len() >= TOGETHER {
+                    return Some((all, cursor));
+                }
+            }
+            Since::Snapshot { .. } => return None,
+        }
     }
 }
 
