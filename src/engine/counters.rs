@@ -19,7 +19,7 @@ use crate::time::Millis;
 const SAMPLE: usize = 16;
 
 /// What was counted of one client in one jail.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Tracked {
     /// The client.
     pub client: IpNet,

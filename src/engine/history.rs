@@ -9,7 +9,7 @@ use super::{jail::JailId, table::Keyed};
 use crate::time::Millis;
 
 /// Bans of one client in one jail so far.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Earlier {
     /// The client.
     pub client: IpNet,

@@ -84,7 +84,7 @@ pub enum Error {
 }
 
 /// Where one access log was left: everything before `offset` is counted.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Place {
     /// The followed path.
     pub path: PathBuf,

@@ -432,6 +432,26 @@ fn half_a_save_is_none() {
     );
 }
 
+#[test]
+fn what_has_not_changed_is_not_saved_again() {
+    let dir = TempDir::new().unwrap();
+    let mut life = Life::begin(&dir);
+    let saves = |life: &mut Life| {
+        let instant = life.instant();
+        life.writer.save_now(&instant);
+        life.write();
+        let db = rusqlite::Connection::open(file(&dir)).unwrap();
+        let sql = "SELECT value FROM state WHERE key = 'save'";
+        db.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap()
+    };
+    life.fail("web", "192.0.2.1", 1);
+    assert_eq!((saves(&mut life), saves(&mut life)), (1, 1));
+    life.fail("web", "192.0.2.1", 1);
+    assert_eq!((saves(&mut life), saves(&mut life)), (2, 2));
+    *life.places.lock() = vec![place(b"/a", 1)];
+    assert_eq!(saves(&mut life), 3);
+}
+
 /// Lines that were counted before an operator lifted a ban must not be read again.
 #[test]
 fn a_lift_by_hand_takes_the_places_in_logs_with_it() {

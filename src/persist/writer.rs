@@ -3,7 +3,12 @@
 
 mod disk;
 
-use std::{fs::File, sync::Arc, time::Duration};
+use std::{
+    fs::File,
+    hash::{BuildHasher, BuildHasherDefault, DefaultHasher},
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -48,9 +53,8 @@ pub struct Writer {
     /// The file holds bans that were never read.
     unread: bool,
     save: Option<(Save, Millis)>,
-    /// Counters and places that the latest save wrote, when nothing was counted: such a save is
-    /// not repeated.
-    quiet: Option<Vec<Place>>,
+    /// Print of what the latest save writes: the same is not written again.
+    saved: Option<u64>,
     save_at: Millis,
     tidy_at: Millis,
     failing: Option<Failing>,
@@ -233,13 +237,13 @@ impl Writer {
         let Some((counters, history, places)) = taken else {
             return;
         };
-        let nothing = counters.is_empty() && history.is_empty();
-        if nothing && self.quiet.as_ref() == Some(&places) {
-            self.save = None;
+        let print = BuildHasherDefault::<DefaultHasher>::new();
+        let print = print.hash_one((&counters, &history, &places));
+        if self.saved == Some(print) {
             self.save_at = now + SAVE_EVERY;
             return;
         }
-        self.quiet = nothing.then(|| places.clone());
+        self.saved = Some(print);
         self.save = Some((Save::of(counters, history, places), now));
     }
 

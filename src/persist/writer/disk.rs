@@ -27,7 +27,7 @@ impl Writer {
             allowed: None,
             unread: false,
             save: None,
-            quiet: None,
+            saved: None,
             save_at: now + SAVE_EVERY,
             tidy_at: now,
             failing: None,
@@ -166,7 +166,7 @@ impl Writer {
             wait,
             retry_at: now + wait,
         });
-        (self.store, self.save, self.quiet, self.allowed) = (None, None, None, None);
+        (self.store, self.save, self.saved, self.allowed) = (None, None, None, None);
         if let Error::Database { source, .. } = error
             && schema::is_damage(source)
         {
