@@ -327,7 +327,7 @@ fn the_engine_does_no_io() {
 /// Paths of this repository that a document names in backticks.
 fn named_paths(text: &str) -> impl Iterator<Item = &str> {
     let tops = [
-        "src/", "tests/", "benches/", "docs/", "demo/", "compose/", ".ci/", ".github/",
+        "src/", "tests/", "benches/", "docs/", "demo/", "compose/", "contrib/", ".ci/", ".github/",
     ];
     let quoted = text.split('`').skip(1).step_by(2);
     quoted.filter(move |word| {

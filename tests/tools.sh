@@ -4,7 +4,7 @@ set -euo pipefail
 PATH=$PATH:/usr/sbin:/sbin
 
 # command → package
-needed="nginx:nginx caddy:caddy haproxy:haproxy curl:curl h2load:nghttp2-client faketime:faketime openssl:openssl"
+needed="nginx:nginx caddy:caddy haproxy:haproxy curl:curl h2load:nghttp2-client faketime:faketime openssl:openssl promtool:prometheus"
 
 missing=()
 for pair in $needed; do

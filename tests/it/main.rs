@@ -7,6 +7,7 @@
 )]
 
 mod cloudflare;
+mod contrib;
 mod crowdsec;
 mod documents;
 mod gate;
