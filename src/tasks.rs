@@ -107,6 +107,19 @@ impl Tasks {
         self.runtimes.lock().clone()
     }
 
+    /// Whether every runtime remembered runs a task within this time. One that has ended is not
+    /// waited for.
+    pub async fn answer(&self, within: Duration) -> bool {
+        let asked: Vec<_> = self
+            .runtimes()
+            .iter()
+            .map(|(_, runtime)| runtime.spawn(async {}))
+            .collect();
+        tokio::time::timeout(within, futures_util::future::join_all(asked))
+            .await
+            .is_ok()
+    }
+
     /// How many tasks run now.
     pub fn running(&self) -> usize {
         self.tracker.len()
@@ -119,5 +132,27 @@ impl Tasks {
         tokio::time::timeout(grace, self.tracker.wait())
             .await
             .is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_runtime_that_is_stuck_does_not_answer_and_one_that_ended_is_no_fault() {
+        let (tasks, patience) = (Tasks::new(), Duration::from_millis(50));
+        tasks.runtime("here");
+        assert!(tasks.answer(patience).await);
+        // Nobody drives this one, as when its thread hangs.
+        let stuck = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap();
+        let entered = stuck.enter();
+        tasks.runtime("gate-0");
+        drop(entered);
+        assert!(!tasks.answer(patience).await);
+        stuck.shutdown_background();
+        assert!(tasks.answer(patience).await);
     }
 }

@@ -4,7 +4,7 @@ set -euo pipefail
 PATH=$PATH:/usr/sbin:/sbin
 
 # command → package
-needed="nginx:nginx caddy:caddy haproxy:haproxy curl:curl h2load:nghttp2-client faketime:faketime openssl:openssl promtool:prometheus"
+needed="nginx:nginx caddy:caddy haproxy:haproxy curl:curl h2load:nghttp2-client faketime:faketime openssl:openssl promtool:prometheus logrotate:logrotate"
 
 missing=()
 for pair in $needed; do

@@ -5,6 +5,7 @@ mod itself;
 mod operate;
 mod signals;
 mod state;
+mod supervisor;
 
 use std::{
     hash::{BuildHasher, RandomState},
@@ -215,6 +216,7 @@ impl App {
         let gate = self.start(disk.as_ref().map(state::archive))?;
         let mut watch = Watch::start(&self.tasks, self.config.watched.clone());
         self.ready.store(true, Ordering::Release);
+        supervisor::ready(&self.tasks);
         tracing::info!("ready");
         let mut look_around = tokio::time::interval(LOOK_AROUND);
         loop {
@@ -233,6 +235,7 @@ impl App {
             }
         }
         self.ready.store(false, Ordering::Release);
+        supervisor::stopping();
         tracing::info!("draining");
         self.tasks.stopping().cancel();
         let left = gate.drained().await;
@@ -329,6 +332,7 @@ impl App {
 
     /// Puts a changed configuration in force, or keeps the old one and says why.
     fn reload(&mut self, gate: &gate::Gate, watch: &Watch) -> Reloaded {
+        let _reloading = supervisor::reloading();
         let Some(file) = self.config.file.clone() else {
             let problem = "there is no configuration file to load again";
             tracing::warn!(problem);

@@ -16,6 +16,7 @@ mod logs;
 mod notify;
 mod peers;
 mod program;
+mod service;
 mod simulator;
 mod state;
 mod support;
