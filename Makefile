@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test check deny bench fmt tools
+.PHONY: help demo test check deny contrib bench fmt tools
 
 CARGO ?= cargo
 BIN := $(or $(CARGO_TARGET_DIR),target)/release/jailgate
@@ -28,6 +28,20 @@ check: ## format, lints, docs, and dependencies when cargo-deny is there
 
 deny: ## licences, duplicates and sources of dependencies (ADVISORIES=advisories also asks the advisory database)
 	$(CARGO) deny --locked check bans licenses sources $(ADVISORIES)
+
+contrib: ## rate the systemd unit, lint the alert rules and the Helm chart, with those tools that are there
+	@unit=$$(mktemp -d); trap 'rm -r "$$unit"' EXIT; \
+	if command -v systemd-analyze >/dev/null; then \
+	    sed 's|/usr/bin/jailgate|/bin/true|' contrib/systemd/jailgate.service >"$$unit/jailgate.service"; \
+	    systemd-analyze verify "$$unit/jailgate.service"; \
+	    systemd-analyze security --offline=true --threshold=30 contrib/systemd/jailgate.service | tail -n 1; \
+	else echo "systemd-analyze is not installed"; fi
+	@if command -v promtool >/dev/null; then \
+	    promtool check rules contrib/prometheus/jailgate.rules.yml; \
+	    promtool test rules contrib/prometheus/jailgate.test.yml; \
+	else echo "promtool is not installed"; fi
+	@if command -v helm >/dev/null; then helm lint --strict contrib/helm/jailgate; \
+	else echo "helm is not installed"; fi
 
 bench: ## decide, proxy and the other micro benches
 	$(CARGO) bench --locked

@@ -96,6 +96,34 @@ fn every_configuration_shown_compiles() {
     assert!(broken.is_empty(), "{}", broken.join("\n\n"));
 }
 
+/// The `config` of the Helm chart's values.
+fn chart() -> String {
+    let values = root().join("contrib/helm/jailgate/values.yaml");
+    let values = fs::read_to_string(values).expect("it is there");
+    let config = values.lines().skip_while(|line| *line != "config:").skip(1);
+    let config = config.take_while(|line| line.starts_with("  "));
+    config.map(|line| format!("{}\n", &line[2..])).collect()
+}
+
+#[test]
+fn the_configurations_for_kubernetes_compile() {
+    let dir = tempfile::tempdir().expect("a directory");
+    for name in ["admin-token", "otlp-token"] {
+        fs::write(dir.path().join(name), "0123456789abcdef0123456789abcdef").expect("written");
+    }
+    let plain = root().join("contrib/kubernetes/jailgate.yaml");
+    let plain = fs::read_to_string(plain).expect("it is there");
+    let secrets = dir.path().display().to_string();
+    for text in [plain, chart()] {
+        assert!(text.contains("/etc/jailgate-secrets/otlp-token"), "{text}");
+        let file = dir.path().join("jailgate.yaml");
+        let text = text.replace("/etc/jailgate-secrets", &secrets);
+        fs::write(&file, text).expect("it is writable");
+        let config = Config::load(&file).unwrap_or_else(|problems| panic!("{problems:#}"));
+        assert_eq!(odd(&config), [""; 0]);
+    }
+}
+
 #[test]
 fn the_files_of_demo_and_compose_compile() {
     for file in ["demo/jailgate.yaml", "compose/jailgate/jailgate.yaml"] {
