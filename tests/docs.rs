@@ -62,12 +62,16 @@ fn whole(block: &str) -> String {
     block
 }
 
-/// Where the documents say `/etc/jailgate`: a certificate with its key.
+/// Where the documents say `/etc/jailgate`: a certificate with its key, and tokens.
 fn certificates() -> tempfile::TempDir {
     let dir = tempfile::tempdir().expect("a directory");
     let made = rcgen::generate_simple_self_signed(["app.example.com".to_owned()]).expect("keys");
     fs::write(dir.path().join("tls.crt"), made.cert.pem()).expect("it is writable");
     fs::write(dir.path().join("tls.key"), made.signing_key.serialize_pem()).expect("it is too");
+    for name in ["token", "read-token"] {
+        let token = format!("0123456789abcdef0123456789abcdef-{name}");
+        fs::write(dir.path().join(name), token).expect("and so are these");
+    }
     dir
 }
 
@@ -108,8 +112,9 @@ fn chart() -> String {
 #[test]
 fn the_configurations_for_kubernetes_compile() {
     let dir = tempfile::tempdir().expect("a directory");
-    for name in ["admin-token", "otlp-token"] {
-        fs::write(dir.path().join(name), "0123456789abcdef0123456789abcdef").expect("written");
+    for name in ["admin-token", "read-token", "otlp-token"] {
+        let token = format!("0123456789abcdef0123456789abcdef-{name}");
+        fs::write(dir.path().join(name), token).expect("written");
     }
     let plain = root().join("contrib/kubernetes/jailgate.yaml");
     let plain = fs::read_to_string(plain).expect("it is there");
