@@ -118,6 +118,27 @@ pub fn connect(path: &Path, check: bool, clock: Clock) -> Result<Connection, Err
     Ok(db)
 }
 
+/// Opens a file of this very version where nothing can be written, not even the index that several
+/// readers of one database share: nobody else is let in meanwhile.
+pub fn connect_to_read(path: &Path) -> Result<Connection, Error> {
+    let failed = |source| Error::Database {
+        path: path.into(),
+        source,
+    };
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let db = Connection::open_with_flags(path, flags).map_err(failed)?;
+    db.pragma_update(None, "locking_mode", "EXCLUSIVE")
+        .map_err(failed)?;
+    let found = db.pragma_query_value(None, "user_version", |row| row.get::<_, i32>(0));
+    match found.map_err(failed)? {
+        found if found as usize == VERSION => Ok(db),
+        found => Err(Error::Newer {
+            path: path.into(),
+            found,
+        }),
+    }
+}
+
 /// Moves a damaged database and what belongs to it out of the way; answers where to.
 pub fn set_aside(path: &Path, now: Millis) -> io::Result<PathBuf> {
     let aside = suffixed(path, &format!(".damaged-{}", now / 1000));

@@ -99,6 +99,12 @@ impl Store {
         Ok(Self { db, save })
     }
 
+    /// Opens the file where nothing can be written.
+    pub fn open_to_read(path: &Path) -> Result<Self, Error> {
+        let db = schema::connect_to_read(path)?;
+        Ok(Self { db, save: 0 })
+    }
+
     /// For whoever only asks.
     pub fn connection(&mut self) -> &mut Connection {
         &mut self.db

@@ -86,7 +86,7 @@ impl Writer {
         asked: &mut mpsc::Receiver<Order>,
         stop: CancellationToken,
     ) {
-        let _released = Released(&self.setup.engine.clone());
+        let _released = Released(self.setup.clone());
         let mut news = self.setup.engine.ledger().watch();
         let mut allowed = self.setup.engine.allow_list().watch();
         let mut moves = self.setup.engine.cursors().watch();
@@ -354,12 +354,18 @@ fn follows(instant: &Instant) -> bool {
 }
 
 /// However the writer ends, nobody waits for it afterwards.
-struct Released<'a>(&'a Engine);
+struct Released(Setup);
 
-impl Drop for Released<'_> {
+impl Drop for Released {
     fn drop(&mut self) {
-        self.0.ledger().hold(false);
-        self.0.allow_list().hold(false);
+        self.0.engine.ledger().hold(false);
+        self.0.engine.allow_list().hold(false);
+        if std::thread::panicking() {
+            let said = "the writer of the state has died; bans are in memory only until a restart";
+            self.0.metrics.state_errors.inc();
+            self.0.status.failed(self.0.clock.now(), said);
+            tracing::error!("{said}");
+        }
     }
 }
 

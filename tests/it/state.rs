@@ -230,20 +230,32 @@ fn no_line_of_a_log_is_lost_or_counted_twice_over_kill_9() {
     assert_eq!(banned, expected);
 }
 
-/// The soft limit of a file's size stands for a full disk: no mount, no root. SIGXFSZ is ignored,
-/// so that a write beyond it fails as one on a full disk does.
+/// The program on a disk where no file grows beyond so many blocks of 512 bytes. The soft limit of
+/// a file's size stands for a full disk: no mount, no root. SIGXFSZ is ignored, so that a write
+/// beyond it fails as one on a full disk does.
+fn limited(blocks: u32) -> Command {
+    let mut command = Command::new("sh");
+    command.arg("-c").arg(format!(
+        "trap '' XFSZ; ulimit -S -f {blocks}; exec {} run -c jailgate.yaml",
+        env!("CARGO_BIN_EXE_jailgate")
+    ));
+    command
+}
+
+fn unlimit(gate: &Jailgate) {
+    let raised = Command::new("prlimit")
+        .args(["--fsize=unlimited", "--pid", &gate.pid().to_string()])
+        .status();
+    assert!(raised.expect("util-linux has prlimit").success());
+}
+
 #[test]
 fn a_full_disk_stops_no_ban_and_is_caught_up_with() {
     let origin = Origin::start();
     let dir = directory();
     let config = config(&origin, "", "admin: { address: \"127.0.0.1:0\" }");
     fs::write(dir.path().join("jailgate.yaml"), &config).unwrap();
-    let mut command = Command::new("sh");
-    command.arg("-c").arg(format!(
-        "trap '' XFSZ; ulimit -S -f 200; exec {} run -c jailgate.yaml",
-        env!("CARGO_BIN_EXE_jailgate")
-    ));
-    let gate = Jailgate::start(command, dir);
+    let gate = Jailgate::start(limited(200), dir);
     gate.wait_for("ready");
     banned_by_three(&gate, "203.0.113.1");
     let mut last = 0;
@@ -263,10 +275,7 @@ fn a_full_disk_stops_no_ban_and_is_caught_up_with() {
         !metrics.contains("jailgate_state_errors_total 0"),
         "{metrics}"
     );
-    let raised = Command::new("prlimit")
-        .args(["--fsize=unlimited", "--pid", &gate.pid().to_string()])
-        .status();
-    assert!(raised.expect("util-linux has prlimit").success());
+    unlimit(&gate);
     gate.wait_for("state kept on disk again");
     assert_eq!(gate.count("state not kept on disk"), 1);
     let (dir, log) = gate.stop("KILL");
@@ -275,6 +284,28 @@ fn a_full_disk_stops_no_ban_and_is_caught_up_with() {
     let held: BTreeSet<Ipv4Addr> = held.iter().map(|text| text.parse().unwrap()).collect();
     assert!(begun(&log).is_subset(&held));
     assert_eq!(ask(&gate, "203.0.113.2", "/"), 403);
+}
+
+/// Started on a full disk: what is on it holds from the first request on.
+#[test]
+fn a_start_on_a_full_disk_knows_its_bans() {
+    let origin = Origin::start();
+    let config = config(&origin, "", "admin: { address: \"127.0.0.1:0\" }");
+    let gate = Jailgate::run_in(directory(), &config);
+    banned_by_three(&gate, "203.0.113.1");
+    let (dir, _) = gate.stop("KILL");
+    let gate = Jailgate::start(limited(4), dir);
+    gate.wait_for("ready");
+    gate.wait_for("state not kept on disk");
+    assert_eq!(ask(&gate, "203.0.113.1", "/"), 403);
+    banned_by_three(&gate, "203.0.113.2");
+    unlimit(&gate);
+    gate.wait_for("state kept on disk again");
+    let (dir, _) = gate.stop("KILL");
+    let gate = Jailgate::run_in(dir, &config);
+    for client in ["203.0.113.1", "203.0.113.2"] {
+        assert_eq!(ask(&gate, client, "/"), 403, "{client}");
+    }
 }
 
 #[test]

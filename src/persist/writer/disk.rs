@@ -38,12 +38,31 @@ impl Writer {
             Ok(places) => places,
             Err(error) if is_refusal(&error) => return Err(error),
             Err(error) => {
-                this.unread = fs::metadata(&this.setup.path).is_ok_and(|meta| meta.len() > 0);
+                let places = this.only_read(now);
                 this.fail(&error, now);
-                Vec::new()
+                places
             }
         };
         Ok((this, places))
+    }
+
+    /// A full disk can still be read: what it holds is in force from the start.
+    fn only_read(&mut self, now: Millis) -> Vec<Place> {
+        let Setup { path, engine, .. } = &self.setup;
+        let kept = Store::open_to_read(path);
+        let kept = kept.and_then(|store| store.load(engine).map_err(of_database(path)));
+        match kept {
+            Ok(kept) => {
+                self.inode = inode(path).unwrap_or(0);
+                let places = kept.places.clone();
+                self.restore(kept, now);
+                places
+            }
+            Err(_) => {
+                self.unread = fs::metadata(path).is_ok_and(|meta| meta.len() > 0);
+                Vec::new()
+            }
+        }
     }
 
     /// The first look at the file; a damaged one is set aside and a fresh one made.
