@@ -138,7 +138,7 @@ fn killed_over_and_over_it_loses_revives_and_doubles_nothing() {
         std::thread::sleep(Duration::from_millis(200));
     };
     let each: BTreeSet<_> = all.iter().collect();
-    println!(
+    eprintln!(
         "{kills} kills, {asked} clients in {under_load:.1?} ({:.0} bans/s), {} bans told, {} lifted; \
          lost {}, revived {}, told twice {}; at LAPI {} of {}, made {} for {} clients",
         f64::from(asked) / under_load.as_secs_f64(),
