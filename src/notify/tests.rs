@@ -446,3 +446,75 @@ async fn a_target_that_is_away_gets_it_later_in_one_message() {
     assert!(metrics.contains(r#"jailgate_notifications_total{target="it",result="failed"} 2"#));
     assert!(metrics.contains(r#"jailgate_notifications_total{target="it",result="sent"} 1"#));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_job_that_fails_for_long_is_told_and_so_is_its_recovery() {
+    let (address, mut received) = receiver(&[]).await;
+    let shared = shared();
+    let mut target = target(webhook(address));
+    target.on = vec![NotifyOn::Failing];
+    let mut notifier = Notifier::new(shared.clone());
+    notifier.adopt(&[target]);
+    let (blip, disk) = (shared.statuses.add("blip"), shared.statuses.add("disk"));
+    let fail = |job: &crate::telemetry::Status, error: &str| job.failed(shared.clock.now(), error);
+    fail(&blip, "for a moment");
+    fail(&disk, "no space left");
+    fail(
+        &shared.statuses.add("notify it"),
+        "its own failures are not its news",
+    );
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    blip.ok(shared.clock.now(), "");
+    let next = |body: String| serde_json::from_str::<serde_json::Value>(&body).unwrap();
+    let body = next(received.recv().await.unwrap().1);
+    let expected = serde_json::json!([
+        { "job": "disk", "state": "failing", "error": "no space left" }
+    ]);
+    assert_eq!((&body["jobs"], &body["count"]), (&expected, &0.into()));
+    assert!((30_000..40_000).contains(&shared.clock.uptime()));
+    disk.ok(shared.clock.now(), "");
+    let body = next(received.recv().await.unwrap().1);
+    assert!(
+        body["title"]
+            .as_str()
+            .unwrap()
+            .ends_with(": disk works again"),
+        "{body}"
+    );
+    tokio::time::sleep(Duration::from_secs(300)).await;
+    assert!(received.try_recv().is_err(), "there is no more news");
+}
+
+#[tokio::test(start_paused = true)]
+async fn bans_of_the_ledger_are_told_from_now_on_and_by_origin() {
+    let (address, mut received) = receiver(&[]).await;
+    let shared = shared();
+    let made = |client: &str, origin| {
+        let mut ban = Ban::clone(&ban(client, ""));
+        ban.cause = Cause::Manual("spam".into());
+        (ban.jail, ban.origin, ban.until) = (None, origin, crate::engine::ban::FOREVER);
+        shared.engine.ban(ban, shared.clock.now());
+    };
+    made("192.0.2.1/32", Origin::Manual);
+    let mut notifier = Notifier::new(shared.clone());
+    notifier.adopt(&[target(webhook(address))]);
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    for i in 0..50 {
+        let outside = Origin::Outside("crowdsec/CAPI".into());
+        made(&format!("203.0.113.{i}/32"), outside);
+    }
+    made("198.51.100.0/24", Origin::Manual);
+    let body = received.recv().await.unwrap().1;
+    let body: serde_json::Value = serde_json::from_str(&body).unwrap();
+    assert_eq!(body["count"], 1, "{body}");
+    let event = &body["events"][0];
+    assert_eq!(
+        (&event["client"], &event["reason"]),
+        (&"198.51.100.0/24".into(), &"spam".into())
+    );
+    assert_eq!(
+        (&event["origin"], &event["jail"]),
+        (&"manual".into(), &serde_json::Value::Null)
+    );
+    assert_eq!(event["until"], serde_json::Value::Null);
+}
