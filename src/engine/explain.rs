@@ -1,5 +1,5 @@
 //! Why a request would pass or be denied, question by question, without counting or banning
-//! anything. The order is [`decide`](super::decide)'s own: this only listens and looks up details.
+//! anything. The order is `decide`'s own: this only listens and looks up details.
 
 use std::{net::IpAddr, sync::Arc};
 
