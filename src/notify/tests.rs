@@ -518,3 +518,46 @@ async fn bans_of_the_ledger_are_told_from_now_on_and_by_origin() {
     );
     assert_eq!(event["until"], serde_json::Value::Null);
 }
+
+/// The head of the request that a channel makes.
+async fn head(channel: impl FnOnce(SocketAddr) -> Channel) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let way = Way::build(&target(channel(listener.local_addr().unwrap()))).unwrap();
+    let digest = Digest::test();
+    let read = async {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut head = vec![0; 4096];
+        let length = stream.read(&mut head).await.unwrap();
+        String::from_utf8_lossy(&head[..length]).to_lowercase()
+    };
+    tokio::join!(way.send(&digest), read).1
+}
+
+#[tokio::test]
+async fn tokens_and_headers_go_with_the_request() {
+    let ntfy = head(|address| Channel::Ntfy {
+        url: format!("http://{address}"),
+        topic: Secret::new("t"),
+        token: Some(Secret::new("tk_1")),
+    })
+    .await;
+    assert!(
+        ntfy.contains("\r\nauthorization: bearer tk_1\r\n"),
+        "{ntfy}"
+    );
+    let webhook = head(|address| Channel::Webhook {
+        url: Secret::new(format!("http://{address}/hook?key=1")),
+        headers: vec![("x-a".parse().unwrap(), "b".parse().unwrap())],
+        template: Template::default(),
+    })
+    .await;
+    assert!(
+        webhook.starts_with("post /hook?key=1 http/1.1\r\n"),
+        "{webhook}"
+    );
+    assert!(webhook.contains("\r\nx-a: b\r\n"), "{webhook}");
+    assert!(
+        webhook.contains("\r\ncontent-type: application/json\r\n"),
+        "{webhook}"
+    );
+}
