@@ -41,23 +41,26 @@ const MOST: usize = 10_000;
 /// Bans turned into JSON at a time.
 const PIECE: usize = 500;
 
+/// Bans with the numbers of their changes.
+pub type Numbered = Vec<(u64, Arc<engine::Ban>)>;
+
 /// Which bans to list.
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub struct Filter {
     /// Bans on the page, 1 to 10,000.
-    limit: Option<usize>,
+    pub limit: Option<usize>,
     /// `next` of the page before.
-    cursor: Option<u64>,
+    pub cursor: Option<u64>,
     /// Only of this jail; `*`: those that hold in every jail.
-    jail: Option<String>,
+    pub jail: Option<String>,
     /// Only of this origin: `jailgate`, `manual`, `crowdsec/CAPI` …
-    origin: Option<String>,
+    pub origin: Option<String>,
     /// Only with this in client, reason or path; an address also finds the networks it is in.
-    text: Option<String>,
+    pub text: Option<String>,
     /// Only those begun at or after this time, RFC 3339.
-    since: Option<String>,
+    pub since: Option<String>,
 }
 
 /// A page of bans, latest change first.
@@ -124,12 +127,7 @@ pub async fn list(
     }
     let ledger = shared.engine.ledger();
     let seq = *ledger.settled().borrow();
-    let wanted = filter.wanted()?;
-    let before = filter.cursor.unwrap_or(u64::MAX);
-    let mut bans = ledger.page(before, limit + 1, wanted);
-    let more = bans.len() > limit;
-    bans.truncate(limit);
-    let next = bans.last().filter(|_| more).map(|(seq, _)| seq.to_string());
+    let (bans, next) = filter.page(&shared, limit)?;
     let next = next.map_or("null".to_owned(), |next| format!("\"{next}\""));
     let total = ledger.len();
     let tail = format!("],\"next\":{next},\"total\":{total},\"seq\":{seq}}}");
@@ -162,6 +160,17 @@ fn streamed(bans: Vec<(u64, Arc<engine::Ban>)>, tail: String) -> Response {
 }
 
 impl Filter {
+    /// So many of the wanted bans, and the cursor of the next page.
+    pub fn page(&self, shared: &Shared, limit: usize) -> Result<(Numbered, Option<u64>), Problem> {
+        let before = self.cursor.unwrap_or(u64::MAX);
+        let ledger = shared.engine.ledger();
+        let mut bans = ledger.page(before, limit + 1, self.wanted()?);
+        let more = bans.len() > limit;
+        bans.truncate(limit);
+        let next = bans.last().filter(|_| more).map(|(seq, _)| *seq);
+        Ok((bans, next))
+    }
+
     fn wanted(&self) -> Result<impl Fn(&engine::Ban) -> bool + '_, Problem> {
         let since = match &self.since {
             None => 0,

@@ -45,19 +45,19 @@ pub struct Question {
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Explained {
     /// The address asked about.
-    client: String,
+    pub client: String,
     /// `pass` or `deny`: what the next such request gets.
-    verdict: &'static str,
+    pub verdict: &'static str,
     /// The same in a sentence.
-    summary: String,
+    pub summary: String,
     /// Each jail that is asked, in order.
-    jails: Vec<InJail>,
+    pub jails: Vec<InJail>,
     /// Bans that cover it, in any jail.
-    bans: Vec<Ban>,
+    pub bans: Vec<Ban>,
     /// Its last counted requests, oldest first.
-    evidence: Vec<Evidence>,
+    pub evidence: Vec<Evidence>,
     /// Entries of the runtime allow list that cover it.
-    allowed: Vec<Allowed>,
+    pub allowed: Vec<Allowed>,
 }
 
 /// What one jail makes of it.
@@ -65,29 +65,29 @@ pub struct Explained {
 #[serde(rename_all = "camelCase")]
 pub struct InJail {
     /// The jail.
-    jail: String,
+    pub jail: String,
     /// The address this jail takes the request to be from.
-    address: String,
+    pub address: String,
     /// Which rule found it.
-    address_from: String,
+    pub address_from: String,
     /// What it is counted and banned as.
-    counted_as: String,
+    pub counted_as: String,
     /// `pass` or `deny`.
-    verdict: &'static str,
+    pub verdict: &'static str,
     /// `banned`, `denylist`, `rule` or `decision`.
-    reason: Option<&'static str>,
+    pub reason: Option<&'static str>,
     /// When the denial ends; null: it does not, or there is none.
-    until: Option<String>,
+    pub until: Option<String>,
     /// It would be denied, but the jail only simulates.
-    simulated: bool,
+    pub simulated: bool,
     /// Counted in the window now.
-    count: u32,
+    pub count: u32,
     /// The N-th bans.
-    maxretry: u32,
+    pub maxretry: u32,
     /// What the next request would do.
-    next: String,
+    pub next: String,
     /// Question by question; the last one decides.
-    steps: Vec<Step>,
+    pub steps: Vec<Step>,
 }
 
 /// One question of a decision.
@@ -95,11 +95,11 @@ pub struct InJail {
 pub struct Step {
     /// `address`, `jail`, `self`, `denylist`, `allowlist`, `allowed`, `urls`, `bans`,
     /// `everywhere` or `count`.
-    step: &'static str,
+    pub step: &'static str,
     /// It is the one that decides.
-    decides: bool,
+    pub decides: bool,
     /// What it came to.
-    text: String,
+    pub text: String,
 }
 
 /// A client that is forgotten.

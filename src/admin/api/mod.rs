@@ -2,8 +2,8 @@
 //! does is the engine's or the application's; here it becomes JSON.
 
 mod allow;
-mod bans;
-mod clients;
+pub mod bans;
+pub mod clients;
 mod config;
 mod history;
 mod stats;
