@@ -4,7 +4,7 @@ set -euo pipefail
 PATH=$PATH:/usr/sbin:/sbin
 
 # command → package
-needed="nginx:nginx caddy:caddy haproxy:haproxy curl:curl h2load:nghttp2-client faketime:faketime openssl:openssl promtool:prometheus logrotate:logrotate"
+needed="nginx:nginx caddy:caddy haproxy:haproxy curl:curl h2load:nghttp2-client faketime:faketime openssl:openssl promtool:prometheus logrotate:logrotate chromium:chromium node:nodejs npm:npm"
 
 missing=()
 for pair in $needed; do
@@ -18,7 +18,7 @@ crowdsec=$tools/crowdsec
 sdk=$tools/cloudflare-sdk
 unpack=()
 [ -x "$crowdsec/usr/bin/crowdsec" ] || unpack=(crowdsec)
-ldconfig -p | grep -q 'libsqlite3\.so\.0' || missing+=(libsqlite3-0)
+ldconfig -p | grep 'libsqlite3\.so\.0' >/dev/null || missing+=(libsqlite3-0)
 python3 -c 'import ensurepip' 2>/dev/null || missing+=(python3-venv)
 
 install_sdk() {
@@ -29,8 +29,20 @@ install_sdk() {
     touch "$sdk/done"
 }
 
+# What drives Chromium and judges its pages, at versions that are known to work.
+install_drivers() {
+    local browser=$tools/browser drivers="playwright-core@1.65.1 axe-core@4.14.1"
+    [ "$(cat "$browser/versions" 2>/dev/null)" = "$drivers" ] && return
+    echo "installing for the tests: $drivers into $browser"
+    mkdir -p "$browser"
+    # shellcheck disable=SC2086
+    npm install --prefix "$browser" --no-save --no-audit --no-fund --silent $drivers
+    echo "$drivers" >"$browser/versions"
+}
+
 if [ $((${#missing[@]} + ${#unpack[@]})) -eq 0 ]; then
     install_sdk
+    install_drivers
     exit 0
 fi
 
@@ -74,3 +86,4 @@ unpack_crowdsec() {
 [ ${#missing[@]} -eq 0 ] || install_packages
 [ ${#unpack[@]} -eq 0 ] || unpack_crowdsec
 install_sdk
+install_drivers

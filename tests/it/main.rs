@@ -9,6 +9,7 @@
 mod cloudflare;
 mod contrib;
 mod crowdsec;
+mod dashboard;
 mod documents;
 mod gate;
 mod kill;
