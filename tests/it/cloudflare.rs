@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::support::{ACCOUNT, Cloudflare, Jailgate, LIST, Origin, TOKEN, get};
+use crate::support::{ACCOUNT, Cloudflare, Jailgate, KEY, LIST, Lapi, Origin, TOKEN, get};
 
 /// Within which a ban has to be in the list.
 const SOON: Duration = Duration::from_secs(5);
@@ -318,4 +318,167 @@ fn a_refused_token_is_said_loudly_and_never_shown() {
         "interval: 1s\nadmin: { address: \"127.0.0.1:0\" }\nstate: { path: \"\" }",
     ));
     sim.until(Duration::from_secs(10), &["203.0.113.7"]);
+}
+
+/// The same as [`config`] with LAPI's decisions.
+fn subscribed(origin: &Origin, sim: &Cloudflare, lapi: &Lapi, bantime: &str, more: &str) -> String {
+    let crowdsec = format!(
+        "crowdsec:\n  url: \"{}\"\n  subscribe: {{ apiKey: {KEY}, interval: 1s }}\n",
+        lapi.url()
+    );
+    config(origin, sim, bantime, more) + &crowdsec
+}
+
+#[test]
+fn decisions_of_lapi_are_frozen_while_it_is_out_of_reach() {
+    let (origin, sim, mut lapi) = (Origin::start(), Cloudflare::start(&[]), Lapi::start());
+    let decide = |ip: &str, time: &str, kind: &str| {
+        lapi.cscli(&[
+            "decisions",
+            "add",
+            "--ip",
+            ip,
+            "--duration",
+            time,
+            "--type",
+            kind,
+        ]);
+    };
+    decide("198.18.0.1", "1h", "ban");
+    decide("198.18.0.2", "12s", "captcha");
+    decide("2001:db8::1", "1h", "ban");
+    lapi.cscli(&[
+        "decisions",
+        "add",
+        "--range",
+        "198.51.100.0/24",
+        "--duration",
+        "1h",
+    ]);
+    let unreachable = subscribed(&origin, &sim, &lapi, "8s", "interval: 1s")
+        .replace("interval: 1s }\n", "interval: 1s }\n  unreachable: open\n");
+    let gate = Jailgate::run(&unreachable);
+    let theirs = [
+        "198.18.0.1",
+        "198.18.0.2",
+        "198.51.100.0/24",
+        "2001:db8::/64",
+    ];
+    sim.until(Duration::from_secs(8), &theirs);
+    ban(&gate, "203.0.113.7");
+    lapi.stop();
+    gate.wait_for("its part of the Cloudflare list stays as it is");
+    ban(&gate, "203.0.113.8");
+    let mut all = theirs.to_vec();
+    all.extend(["203.0.113.7", "203.0.113.8"]);
+    sim.until(SOON, &all);
+    // Our own end, one of LAPI's ends too and then all are let go: the list keeps LAPI's.
+    sim.until(Duration::from_secs(20), &theirs);
+    gate.wait_for("its decisions are not enforced until it is back");
+    std::thread::sleep(Duration::from_secs(3));
+    assert_eq!(sim.listed(), theirs);
+    lapi.begin();
+    sim.until(
+        Duration::from_secs(20),
+        &["198.18.0.1", "198.51.100.0/24", "2001:db8::/64"],
+    );
+    lapi.cscli(&["decisions", "delete", "--ip", "198.18.0.1"]);
+    sim.until(SOON, &["198.51.100.0/24", "2001:db8::/64"]);
+}
+
+#[test]
+fn nothing_is_touched_before_lapi_has_answered_once() {
+    let (origin, sim, mut lapi) = (Origin::start(), Cloudflare::start(&[]), Lapi::start());
+    lapi.cscli(&["decisions", "add", "--ip", "198.18.0.1", "--duration", "1h"]);
+    lapi.stop();
+    sim.fill(&[("198.18.0.1", "jailgate"), ("198.18.0.2", "jailgate")]);
+    let gate = Jailgate::run(&subscribed(&origin, &sim, &lapi, "1h", "interval: 1s"));
+    ban(&gate, "203.0.113.7");
+    std::thread::sleep(Duration::from_secs(3));
+    assert_eq!(sim.asked(), [""; 0]);
+    lapi.begin();
+    sim.until(Duration::from_secs(20), &["198.18.0.1", "203.0.113.7"]);
+}
+
+#[test]
+fn thousands_of_decisions_go_in_batches() {
+    let (origin, sim, lapi) = (Origin::start(), Cloudflare::start(&[]), Lapi::start());
+    let rows: String = (0..2500)
+        .map(|n| format!("10.9.{}.{},ip,ban,1h\n", n / 250, n % 250))
+        .collect();
+    let file = lapi.path().join("decisions.csv");
+    std::fs::write(&file, format!("value,scope,type,duration\n{rows}")).unwrap();
+    lapi.cscli(&["decisions", "import", "-i", file.to_str().unwrap()]);
+    let gate = Jailgate::run(&subscribed(&origin, &sim, &lapi, "1h", "source: lapi"));
+    ban(&gate, "203.0.113.7");
+    measures(
+        &gate,
+        Duration::from_secs(30),
+        "jailgate_cloudflare_list_items",
+        2500.0,
+    );
+    let listed = sim.listed();
+    assert_eq!(listed.len(), 2500);
+    assert!(
+        !listed.contains(&"203.0.113.7".to_owned()),
+        "only LAPI's are asked for"
+    );
+    assert_eq!(sim.count("POST"), 3, "{:#?}", sim.asked());
+}
+
+#[test]
+fn a_restart_adopts_what_is_listed_and_removes_what_ended_meanwhile() {
+    let (origin, sim) = (Origin::start(), Cloudflare::start(&[]));
+    let kept = |bantime: &str| {
+        let state = "state: { path: \"jailgate.db\" }\n";
+        config(&origin, &sim, bantime, "interval: 1h") + state
+    };
+    let gate = Jailgate::run(&kept("6s"));
+    ban(&gate, "203.0.113.6");
+    sim.until(SOON, &["203.0.113.6"]);
+    let (dir, _) = gate.stop("TERM");
+    let gate = Jailgate::run_in(dir, &kept("1h"));
+    ban(&gate, "203.0.113.7");
+    sim.until(SOON, &["203.0.113.6", "203.0.113.7"]);
+    let (dir, _) = gate.stop("KILL");
+    std::thread::sleep(Duration::from_secs(5));
+    let changes = || sim.count("POST") + sim.count("PUT");
+    let before = changes();
+    let gate = Jailgate::run_in(dir, &kept("1h"));
+    sim.until(SOON, &["203.0.113.7"]);
+    measures(&gate, SOON, "jailgate_cloudflare_list_items", 1.0);
+    assert_eq!(
+        changes(),
+        before,
+        "nothing is written again: {:#?}",
+        sim.asked()
+    );
+}
+
+#[test]
+fn the_gauges_of_the_cron_job_are_pushed() {
+    let sim = Cloudflare::start(&[]);
+    let (origin, gateway) = (Origin::start(), Origin::start());
+    let push = format!("pushgateway: {{ url: \"http://{}\" }}\n", gateway.address);
+    let gate = Jailgate::run(&(config(&origin, &sim, "1h", "interval: 1s") + &push));
+    ban(&gate, "203.0.113.7");
+    sim.until(SOON, &["203.0.113.7"]);
+    let pushed = |words: &str| {
+        let began = Instant::now();
+        while !gateway.seen().iter().any(|seen| {
+            seen.line == "PUT /metrics/job/crowdsec-cf-list-sync HTTP/1.1"
+                && String::from_utf8_lossy(&seen.body).contains(words)
+        }) {
+            assert!(
+                began.elapsed() < SOON,
+                "no {words} among {:?}",
+                gateway.seen()
+            );
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    };
+    pushed("crowdsec_cf_list_ban_count 1\n");
+    pushed("crowdsec_cf_list_sync_success 1\n");
+    sim.fault(json!({ "method": "GET", "status": 500 }));
+    pushed("crowdsec_cf_list_sync_success 0\n");
 }
