@@ -100,3 +100,88 @@ fn key(ban: &Ban) -> Key {
 fn is_lapi(origin: &Origin) -> bool {
     matches!(origin, Origin::Outside(name) if name.starts_with(LAPI))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::{Cause, Change, Lift};
+
+    fn ban(client: &str, origin: &Origin, until: Millis) -> Arc<Ban> {
+        Arc::new(Ban {
+            client: client.parse().unwrap(),
+            jail: None,
+            origin: origin.clone(),
+            cause: Cause::Failures,
+            count: 0,
+            first_status: 0,
+            last_status: 0,
+            path: "".into(),
+            since: 0,
+            until,
+        })
+    }
+
+    fn change(ban: Arc<Ban>, lift: Option<Lift>) -> Since {
+        let changes = vec![Change {
+            seq: 1,
+            ban,
+            lift,
+            updated: false,
+        }];
+        Since::Changes { changes, next: 1 }
+    }
+
+    fn nets(held: &Held) -> Vec<String> {
+        held.wanted().nets().map(|net| net.to_string()).collect()
+    }
+
+    #[test]
+    fn the_source_says_whose_bans_count() {
+        #[track_caller]
+        fn check(source: CloudflareSource, expected: &[&str]) {
+            let mut held = Held::new(source);
+            for (client, origin) in [
+                ("10.0.0.1/32", Origin::Jail),
+                ("10.0.0.2/32", Origin::Manual),
+                ("10.0.0.3/32", Origin::Outside("crowdsec/CAPI".into())),
+                ("10.0.0.4/32", Origin::Outside("a peer".into())),
+            ] {
+                held.take(change(ban(client, &origin, 9), None));
+            }
+            assert_eq!(nets(&held), expected, "{source:?}");
+        }
+        let (ours, lapi) = (["10.0.0.1/32", "10.0.0.2/32"], ["10.0.0.3/32"]);
+        check(CloudflareSource::Local, &ours);
+        check(CloudflareSource::Lapi, &lapi);
+        check(CloudflareSource::Auto, &[&ours[..], &lapi].concat());
+    }
+
+    #[test]
+    fn a_network_is_wanted_until_its_last_ban_is_lifted() {
+        let mut held = Held::new(CloudflareSource::Auto);
+        let lapi = Origin::Outside("crowdsec/cscli".into());
+        let (ours, theirs) = (
+            ban("10.0.0.1/32", &Origin::Jail, 5),
+            ban("10.0.0.1/32", &lapi, 9),
+        );
+        assert!(held.take(change(ours.clone(), None)));
+        assert!(!held.take(change(ours.clone(), None)), "no news");
+        assert!(held.take(change(theirs.clone(), None)));
+        assert_eq!(held.of_lapi().len(), 1);
+        assert!(held.take(change(ours, Some(Lift::Expired))));
+        assert_eq!(nets(&held), ["10.0.0.1/32"]);
+        assert!(held.take(change(theirs, Some(Lift::Withdrawn))));
+        assert_eq!(nets(&held), [""; 0]);
+    }
+
+    #[test]
+    fn a_snapshot_replaces_everything() {
+        let mut held = Held::new(CloudflareSource::Auto);
+        held.take(change(ban("10.0.0.1/32", &Origin::Jail, 5), None));
+        let bans = vec![ban("10.0.0.2/32", &Origin::Jail, 5)];
+        let snapshot = Since::Snapshot { bans, next: 7 };
+        assert!(held.take(snapshot.clone()));
+        assert_eq!(nets(&held), ["10.0.0.2/32"]);
+        assert!(!held.take(snapshot));
+    }
+}

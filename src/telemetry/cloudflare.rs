@@ -3,7 +3,7 @@
 use std::sync::atomic::AtomicU64;
 
 use prometheus_client::{
-    encoding::{EncodeLabelSet, EncodeLabelValue},
+    encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family, gauge::Gauge},
     registry::Registry,
 };
@@ -23,17 +23,17 @@ pub struct CloudflareMetrics {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Operation {
-    kind: Kind,
-    outcome: Outcome,
+    kind: &'static str,
+    outcome: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct LeftOut {
-    reason: Why,
+    reason: &'static str,
 }
 
 /// What a bulk operation was to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// Put items in.
     Add,
@@ -42,7 +42,7 @@ pub enum Kind {
 }
 
 /// What became of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Outcome {
     /// It took effect.
     Completed,
@@ -55,7 +55,7 @@ pub enum Outcome {
 }
 
 /// Why a ban is not in the list.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Why {
     /// No room.
     Capacity,
@@ -63,6 +63,36 @@ pub enum Why {
     Range,
     /// Trusted, our own, or on an allowlist.
     Spared,
+}
+
+impl Kind {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Add => "add",
+            Self::Remove => "remove",
+        }
+    }
+}
+
+impl Outcome {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Completed => "completed",
+            Self::Failed => "failed",
+            Self::Pending => "pending",
+            Self::Refused => "refused",
+        }
+    }
+}
+
+impl Why {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Capacity => "capacity",
+            Self::Range => "range",
+            Self::Spared => "spared",
+        }
+    }
 }
 
 impl CloudflareMetrics {
@@ -96,14 +126,15 @@ impl CloudflareMetrics {
 
     /// Counts one bulk operation.
     pub fn operation(&self, kind: Kind, outcome: Outcome) {
+        let (kind, outcome) = (kind.as_str(), outcome.as_str());
         let labels = Operation { kind, outcome };
         self.operations.get_or_create(&labels).inc();
     }
 
     /// How many bans stay out.
     pub fn left_out(&self, reason: Why, bans: usize) {
-        self.left_out
-            .get_or_create(&LeftOut { reason })
-            .set(bans as i64);
+        let reason = reason.as_str();
+        let gauge = self.left_out.get_or_create(&LeftOut { reason });
+        gauge.set(bans as i64);
     }
 }

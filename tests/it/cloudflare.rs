@@ -76,7 +76,7 @@ fn a_ban_is_listed_within_five_seconds_and_leaves_when_it_ends() {
     measures(&gate, SOON, "jailgate_cloudflare_lag_seconds", 0.0);
     let full = "GET /lists/LIST/items?per_page=500 ";
     assert_eq!(sim.count(full), 1, "changes are deltas: {:#?}", sim.asked());
-    let operations = "jailgate_cloudflare_operations_total{kind=\"Add\",outcome=\"Completed\"}";
+    let operations = "jailgate_cloudflare_operations_total{kind=\"add\",outcome=\"completed\"}";
     assert!(metric(&gate, operations) >= Some(1.0));
     assert_eq!(metric(&gate, "jailgate_cloudflare_errors_total"), Some(0.0));
 }
@@ -165,7 +165,7 @@ fn what_has_no_room_stays_out_and_is_counted() {
     measures(
         &gate,
         SOON,
-        "jailgate_cloudflare_left_out{reason=\"Capacity\"}",
+        "jailgate_cloudflare_left_out{reason=\"capacity\"}",
         2.0,
     );
     assert_eq!(sim.listed().len(), 3);
@@ -189,7 +189,7 @@ fn a_quota_below_the_capacity_is_found_and_used() {
     measures(
         &gate,
         SOON,
-        "jailgate_cloudflare_left_out{reason=\"Capacity\"}",
+        "jailgate_cloudflare_left_out{reason=\"capacity\"}",
         5.0,
     );
 }
@@ -210,7 +210,7 @@ fn allowlisted_addresses_are_never_sent() {
     measures(
         &gate,
         SOON,
-        "jailgate_cloudflare_left_out{reason=\"Spared\"}",
+        "jailgate_cloudflare_left_out{reason=\"spared\"}",
         1.0,
     );
 }
