@@ -31,7 +31,7 @@ use crate::{
     engine::{self, Engine, nets::NetSet},
     gate, notify, persist, proxy,
     tasks::Tasks,
-    telemetry::{LogLevel, Metrics, Statuses, journal},
+    telemetry::{self, LogLevel, Metrics, Statuses, journal},
     time::Clock,
 };
 
@@ -122,6 +122,7 @@ impl App {
         let seed = RandomState::new().hash_one(clock.now());
         let engine = Arc::new(Engine::new(limits(&config), seed));
         let doors = gate::doors(&config)?;
+        truncate(&config);
         let spared = itself::networks(&config);
         enforce(&engine, &config, spared.clone(), clock);
         let statuses = Statuses::new();
@@ -400,6 +401,7 @@ impl App {
         {
             tracing::warn!(%error, "log level unchanged");
         }
+        truncate(&config);
         for warning in &config.warnings {
             tracing::warn!("{warning}");
         }
@@ -421,6 +423,12 @@ fn limits(config: &Config) -> engine::Limits {
         bans: config.limits.bans,
         aggregate_ipv6: config.limits.aggregate_ipv6,
     }
+}
+
+/// What of the log a reload changes besides its level.
+fn truncate(config: &Config) {
+    let (ipv4, ipv6) = config.log.truncate;
+    telemetry::privacy::truncate(ipv4, ipv6);
 }
 
 fn enforce(engine: &Engine, config: &Config, spared: Vec<IpNet>, clock: Clock) {

@@ -108,6 +108,8 @@ pub struct Log {
     pub json: bool,
     /// One line a request: nowhere, on standard output, or appended to a file.
     pub access: AccessLogTarget,
+    /// Addresses in logs are cut to these prefix lengths, IPv4 and IPv6. 32 and 128.
+    pub truncate: (u8, u8),
 }
 
 /// Where jailgate's own access log goes.
@@ -161,6 +163,7 @@ impl Default for Log {
             level: "info".to_owned(),
             json: false,
             access: AccessLogTarget::Off,
+            truncate: (32, 128),
         }
     }
 }

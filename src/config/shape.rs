@@ -76,7 +76,8 @@ shapes! {
     EMAIL "notify.*.email" ["smtp" "tls" "from" "to" "username" "password" "passwordFile"]
     PUSHGATEWAY "pushgateway" ["url"]
     ADMIN "admin" ["address" "token" "tokenFile" "readToken" "readTokenFile" "hosts"]
-    LOG "log" ["level" "format" "access"]
+    LOG "log" ["level" "format" "access" "truncate"]
+    TRUNCATE "log.truncate" ["ipv4" "ipv6"]
 }
 
 /// Keys that the plugin honours although they are deprecated, and what they are called now.

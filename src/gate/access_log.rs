@@ -28,6 +28,7 @@ use crate::{
     config::{AccessLogTarget, Log},
     engine::Reason,
     tasks::Tasks,
+    telemetry::privacy::logged_address,
     time::{Clock, Millis},
 };
 
@@ -230,7 +231,7 @@ impl Record {
     /// `client - - [time] "request" status bytes "referer" "agent" milliseconds service jail:reason`
     fn text(&self, now: Millis) -> String {
         let judged = self.judged.lock().clone();
-        let client = judged.client.or(self.peer);
+        let client = judged.client.or(self.peer).map(logged_address);
         let mut out = String::with_capacity(256);
         match client {
             Some(client) => _ = write!(out, "{client}"),
@@ -284,8 +285,8 @@ impl Record {
             |value: &Option<HeaderValue>| value.as_ref().map(|value| text(value.as_bytes()));
         let line = serde_json::json!({
             "time": time(self.began, "%Y-%m-%dT%H:%M:%S%.3fZ"),
-            "client": judged.client.or(self.peer),
-            "peer": self.peer,
+            "client": judged.client.or(self.peer).map(logged_address),
+            "peer": self.peer.map(logged_address),
             "method": self.asked.method.as_str(),
             "host": header(&self.asked.host),
             "path": text(self.target()),
@@ -455,9 +456,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("access.log");
         let log = AccessLog::open(&Log {
-            level: "info".into(),
-            json: false,
             access: AccessLogTarget::File(path.clone()),
+            ..Log::default()
         })
         .unwrap();
         log.send("one\n".into());

@@ -6,7 +6,7 @@ use std::{fmt::Display, sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 
-use super::Metrics;
+use super::{Metrics, privacy::logged};
 use crate::{
     engine::{Ban, Change, Engine, Follower, Since, ban::FOREVER},
     time::{Millis, rfc3339},
@@ -95,7 +95,7 @@ fn say(change: &Change) {
     match change.lift {
         None if change.updated => tracing::debug!(
             jail = &*jail(ban),
-            client = %ban.client,
+            client = %logged(ban.client),
             until = until(ban),
             "ban changes"
         ),
@@ -107,7 +107,7 @@ fn say(change: &Change) {
 fn said(ban: &Ban, reason: &dyn Display, what: &str) {
     tracing::info!(
         jail = &*jail(ban),
-        client = %ban.client,
+        client = %logged(ban.client),
         origin = &*ban.origin.label(),
         %reason,
         count = ban.count,

@@ -7,6 +7,7 @@ pub mod crowdsec;
 pub mod journal;
 pub mod metrics;
 mod observed;
+pub mod privacy;
 pub mod status;
 mod striped;
 

@@ -185,6 +185,12 @@ fn log(root: &Block<'_>, cx: &Cx<'_>) -> Log {
         Some("stdout") => AccessLogTarget::Stdout,
         Some(path) => AccessLogTarget::File(cx.base.join(path)),
     };
+    if let Some(truncate) = block.block("truncate", shape::TRUNCATE) {
+        log.truncate = (
+            truncate.number("ipv4", 0, 32, log.truncate.0),
+            truncate.number("ipv6", 0, 128, log.truncate.1),
+        );
+    }
     log
 }
 

@@ -8,6 +8,8 @@ use std::{
 
 use parking_lot::Mutex;
 
+use crate::telemetry::privacy;
+
 /// Questions from one address alone before it is said.
 const ENOUGH: u32 = 100;
 
@@ -49,7 +51,7 @@ impl Suspicion {
     pub fn see(&self, client: IpAddr) {
         if !self.settled.load(Relaxed) && self.raises(client) {
             tracing::warn!(
-                %client,
+                client = %privacy::logged(client),
                 "all of the first {ENOUGH} questions seem to come from one private or CDN address: \
                  is X-Forwarded-For passed on? (Traefik: trustForwardHeader and \
                  entryPoints.forwardedHeaders.trustedIPs; Cloudflare: its ranges in excludedIPs)"

@@ -19,6 +19,7 @@ use crate::{
         site::{Site, Warden},
     },
     proxy::Target,
+    telemetry::privacy::logged,
     time::{Clock, Millis},
 };
 
@@ -177,7 +178,7 @@ pub fn deny(
             .unwrap_or_default();
         tracing::info!(
             jail = %warden.name,
-            %client,
+            client = %logged(client),
             reason = denial.reason.as_str(),
             method = %String::from_utf8_lossy(request.method),
             path = %path.escape_ascii(),
