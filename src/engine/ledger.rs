@@ -207,27 +207,61 @@ impl Ledger {
         limit: usize,
         mut wanted: impl FnMut(&Ban) -> bool,
     ) -> Vec<(u64, Arc<Ban>)> {
-        let mut numbers = self.numbers();
-        numbers.retain(|(seq, _)| *seq < before);
-        numbers.sort_unstable_by_key(|(seq, _)| std::cmp::Reverse(*seq));
         let mut page = Vec::new();
-        for chunk in numbers.chunks(CHUNK) {
+        let mut next = before;
+        loop {
+            let slots = self.slots.lock();
+            let last = next.min(slots.newest() + 1);
+            let first = last.saturating_sub(CHUNK as u64).max(slots.floor() + 1);
+            if last <= first {
+                break;
+            }
+            for seq in (first..last).rev() {
+                let active = slots.logged(seq).filter(|slot| slot.is_active());
+                if let Some(slot) = active {
+                    let ban = self.read(&slots, slot);
+                    if wanted(&ban) {
+                        page.push((seq, ban));
+                        if page.len() == limit {
+                            return page;
+                        }
+                    }
+                }
+            }
+            next = first;
+        }
+        self.page_of_old(before, limit, &mut wanted, &mut page);
+        page
+    }
+
+    /// Goes on with bans that last changed longer ago than the log of changes reaches back.
+    fn page_of_old(
+        &self,
+        before: u64,
+        limit: usize,
+        wanted: &mut impl FnMut(&Ban) -> bool,
+        page: &mut Vec<(u64, Arc<Ban>)>,
+    ) {
+        let mut old = self.unlogged();
+        old.retain(|(seq, _)| *seq < before);
+        old.sort_unstable_by_key(|(seq, _)| std::cmp::Reverse(*seq));
+        for chunk in old.chunks(CHUNK) {
             let slots = self.slots.lock();
             for (seq, id) in chunk {
                 // A slot that moved on meanwhile is among those already passed.
-                let Some(slot) = slots.get(*id).filter(|slot| slot.seq == *seq) else {
+                let slot = slots.get(*id).filter(|slot| slot.seq == *seq);
+                let Some(slot) = slot.filter(|slot| slot.is_active()) else {
                     continue;
                 };
                 let ban = self.read(&slots, slot);
-                if slot.is_active() && wanted(&ban) {
+                if wanted(&ban) {
                     page.push((*seq, ban));
                     if page.len() == limit {
-                        return page;
+                        return;
                     }
                 }
             }
         }
-        page
     }
 
     /// Active bans counted by what `key` says of each.
@@ -242,18 +276,21 @@ impl Ledger {
         counts
     }
 
-    /// Number and slot of every active ban that is listed.
-    fn numbers(&self) -> Vec<(u64, u32)> {
-        let mut numbers = Vec::with_capacity(self.len());
+    /// Number and slot of every listed ban that is older than the log.
+    fn unlogged(&self) -> Vec<(u64, u32)> {
+        let mut numbers = Vec::new();
         let mut from = 0;
         loop {
             let slots = self.slots.lock();
+            let floor = slots.floor();
             let Some(chunk) = slots.chunk(from, 16 * CHUNK) else {
                 return numbers;
             };
-            let active = (from as u32..).zip(chunk);
-            let active = active.filter(|(_, slot)| slot.is_active() && !slot.silent);
-            numbers.extend(active.map(|(id, slot)| (slot.seq, id)));
+            let old = (from as u32..)
+                .zip(chunk)
+                .filter(|(_, slot)| slot.seq <= floor);
+            let old = old.filter(|(_, slot)| slot.is_active() && !slot.silent);
+            numbers.extend(old.map(|(id, slot)| (slot.seq, id)));
             from += 16 * CHUNK;
         }
     }

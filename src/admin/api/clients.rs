@@ -360,7 +360,7 @@ fn counted(count: &Count) -> String {
             "{counted} of {maxretry} {what} counted, until {}",
             time(ends)
         ),
-        None => format!("no {what} counted; {maxretry} ban"),
+        None => format!("no {what} counted; {maxretry} within findtime ban"),
     }
 }
 

@@ -300,3 +300,41 @@ fn what_persistence_reads_while_others_write_is_complete() {
         }
     });
 }
+
+#[test]
+fn pages_list_every_ban_once_latest_first_also_those_older_than_the_log() {
+    let world = World::new(jail("web"));
+    let bans = |from: u8, until: u8| {
+        (from..until).map(|n| ban(&format!("198.51.100.{n}"), capi(), START + 9000))
+    };
+    let changes = bans(0, 60).zip(1..).map(|(ban, seq)| Change {
+        seq,
+        ban: Arc::new(ban),
+        lift: None,
+        updated: false,
+    });
+    world.engine.restore(changes, 50, 60, START);
+    for ban in bans(60, 70) {
+        world.engine.ban(ban, START);
+    }
+    world.engine.ban(bans(3, 4).next().unwrap(), START + 1);
+    let ledger = world.engine.ledger();
+    let (mut seen, mut before) = (Vec::new(), u64::MAX);
+    loop {
+        let page = ledger.page(before, 7, |_| true);
+        let Some((last, _)) = page.last() else { break };
+        before = *last;
+        seen.extend(page.iter().map(|(_, ban)| ban.client.to_string()));
+    }
+    assert_eq!((seen.len(), seen[0].as_str()), (70, "198.51.100.3/32"));
+    assert_eq!(
+        (seen[1].as_str(), seen[69].as_str()),
+        ("198.51.100.69/32", "198.51.100.0/32")
+    );
+    let mut each = seen.clone();
+    each.sort();
+    each.dedup();
+    assert_eq!(each.len(), 70);
+    let odd = ledger.page(u64::MAX, 3, |ban| ban.client.to_string().ends_with("9/32"));
+    assert_eq!(odd.len(), 3);
+}
