@@ -16,17 +16,25 @@ tools=${JAILGATE_TOOLS:-${XDG_CACHE_HOME:-$HOME/.cache}/jailgate}
 crowdsec=$tools/crowdsec
 # Cloudflare's own Python SDK, which drives the simulator once.
 sdk=$tools/cloudflare-sdk
+# Plays strange requests at the admin API, made from its OpenAPI.
+schemathesis=$tools/schemathesis
 unpack=()
 [ -x "$crowdsec/usr/bin/crowdsec" ] || unpack=(crowdsec)
 ldconfig -p | grep 'libsqlite3\.so\.0' >/dev/null || missing+=(libsqlite3-0)
 python3 -c 'import ensurepip' 2>/dev/null || missing+=(python3-venv)
 
-install_sdk() {
-    [ -e "$sdk/done" ] && return
-    echo "installing for the tests: cloudflare 5.9.0 into $sdk"
-    python3 -m venv "$sdk"
-    "$sdk/bin/pip" install --quiet --disable-pip-version-check cloudflare==5.9.0
-    touch "$sdk/done"
+install_python() {
+    local into=$1 package=$2
+    [ -e "$into/done" ] && return
+    echo "installing for the tests: $package into $into"
+    python3 -m venv "$into"
+    "$into/bin/pip" install --quiet --disable-pip-version-check "$package"
+    touch "$into/done"
+}
+
+install_pythons() {
+    install_python "$sdk" cloudflare==5.9.0
+    install_python "$schemathesis" schemathesis==4.32.5
 }
 
 # What drives Chromium and judges its pages, at versions that are known to work.
@@ -41,7 +49,7 @@ install_drivers() {
 }
 
 if [ $((${#missing[@]} + ${#unpack[@]})) -eq 0 ]; then
-    install_sdk
+    install_pythons
     install_drivers
     exit 0
 fi
@@ -85,5 +93,5 @@ unpack_crowdsec() {
 
 [ ${#missing[@]} -eq 0 ] || install_packages
 [ ${#unpack[@]} -eq 0 ] || unpack_crowdsec
-install_sdk
+install_pythons
 install_drivers

@@ -6,6 +6,7 @@
     reason = "tests stand outside the house: they own their clock, threads, locks and panics"
 )]
 
+mod admin;
 mod cloudflare;
 mod contrib;
 mod crowdsec;
