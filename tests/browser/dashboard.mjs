@@ -110,7 +110,7 @@ async function inert() {
   for (const [number, text] of CORPUS.entries()) {
     const client = `203.0.113.${number + 1}`;
     clients.push(client);
-    const path = "/status/404" + encodeURI(text).replace(/[?#]/g, encodeURIComponent);
+    const path = "/status/404/" + encodeURI(text).replace(/[?#]/g, encodeURIComponent);
     await attack(client, path, text.replace(/[^\x20-\x7e]/g, "·"));
     const reason = { clients: [`198.51.100.${number + 1}`], reason: text };
     await api("POST", "/bans", reason);

@@ -69,7 +69,7 @@ export async function open(path = "/", options = {}, prepare = async () => {}) {
   const page = await context.newPage();
   page.faults = [];
   page.on("pageerror", (error) => page.faults.push(`error: ${error.message}`));
-  page.on("dialog", (dialog) => { page.faults.push(`dialog: ${dialog.message()}`); dialog.dismiss(); });
+  page.on("dialog", (dialog) => { page.faults.push(`dialog: ${dialog.message()}`); dialog.dismiss().catch(() => {}); });
   page.on("popup", () => page.faults.push("a window was opened"));
   page.on("request", (request) => {
     const url = new URL(request.url());
