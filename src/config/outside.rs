@@ -74,6 +74,8 @@ pub struct CrowdsecPublish {
     pub registration_token: Option<Secret>,
     /// How often batches go out. 1 s.
     pub interval: Duration,
+    /// How often LAPI is asked what it still holds. 1 min.
+    pub check_interval: Duration,
     /// Origin of our decisions. `jailgate`.
     pub origin: Arc<str>,
 }

@@ -62,7 +62,7 @@ shapes! {
     LIMITS "limits" ["trackedClients" "bans" "aggregateIPv6"]
     CROWDSEC "crowdsec" ["url" "publish" "subscribe" "tls" "unreachable"]
     PUBLISH "crowdsec.publish" ["machineId" "password" "passwordFile" "registrationToken"
-        "registrationTokenFile" "interval" "origin"]
+        "registrationTokenFile" "interval" "checkInterval" "origin"]
     SUBSCRIBE "crowdsec.subscribe" ["apiKey" "apiKeyFile" "interval" "scopes" "origins"
         "scenariosContaining" "scenariosNotContaining" "fallback" "metricsInterval"]
     CROWDSEC_TLS "crowdsec.tls" ["certFile" "keyFile" "caFile" "insecureSkipVerify"]

@@ -215,3 +215,105 @@ impl Book {
 fn seconds(until: Millis) -> u32 {
     u32::try_from(until.div_ceil(1000)).unwrap_or(u32::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Millis = 1_700_000_000_000;
+
+    fn told<'a>(id: u64, net: &str, origin: &'a str, left: Millis) -> Told<'a> {
+        Told {
+            id,
+            net: net.parse().unwrap(),
+            origin,
+            scenario: "scan",
+            until: NOW + left,
+        }
+    }
+
+    /// `+net until` and `-net`, what the engine is told.
+    fn news(book: &mut Book) -> String {
+        let mut news = Vec::new();
+        for (origin, delta) in book.take() {
+            let origin = origin.label();
+            let gone = delta
+                .remove
+                .iter()
+                .map(|(net, _)| format!("-{net} {origin}"));
+            news.extend(gone);
+            let added = delta.add.iter();
+            news.extend(added.map(|ban| format!("+{} {origin} {}", ban.client, ban.until - NOW)));
+        }
+        news.sort();
+        news.join(", ")
+    }
+
+    #[test]
+    fn the_longest_decision_for_an_address_holds() {
+        let mut book = Book::default();
+        book.enter(told(1, "192.0.2.1/32", "CAPI", 1000), NOW);
+        assert_eq!(news(&mut book), "+192.0.2.1/32 crowdsec/CAPI 1000");
+        book.enter(told(2, "192.0.2.1/32", "CAPI", 9000), NOW);
+        assert_eq!(news(&mut book), "+192.0.2.1/32 crowdsec/CAPI 9000");
+        book.enter(told(3, "192.0.2.1/32", "CAPI", 5000), NOW);
+        assert_eq!(news(&mut book), "", "shorter");
+        book.enter(told(2, "192.0.2.1/32", "CAPI", 9000), NOW);
+        assert_eq!(news(&mut book), "", "known");
+        book.strike(told(1, "192.0.2.1/32", "CAPI", 0), NOW);
+        assert_eq!(news(&mut book), "", "others hold longer");
+        book.strike(told(2, "192.0.2.1/32", "CAPI", 0), NOW);
+        assert_eq!(news(&mut book), "+192.0.2.1/32 crowdsec/CAPI 5000");
+        book.strike(told(2, "192.0.2.1/32", "CAPI", 0), NOW);
+        assert_eq!(news(&mut book), "", "LAPI repeats itself");
+        book.strike(told(3, "192.0.2.1/32", "CAPI", 0), NOW);
+        assert_eq!(news(&mut book), "-192.0.2.1/32 crowdsec/CAPI");
+        assert_eq!(book.len(), 0);
+    }
+
+    #[test]
+    fn origins_hold_each_for_itself() {
+        let mut book = Book::default();
+        book.enter(told(1, "192.0.2.1/32", "CAPI", 1000), NOW);
+        book.enter(told(2, "192.0.2.1/32", "cscli", 500), NOW);
+        book.enter(told(3, "2001:db8::/64", "cscli", 500), NOW);
+        let all = "+192.0.2.1/32 crowdsec/CAPI 1000, +192.0.2.1/32 crowdsec/cscli 500, \
+                   +2001:db8::/64 crowdsec/cscli 500";
+        assert_eq!(news(&mut book), all);
+        let counts = book.counts();
+        assert_eq!(counts, [("CAPI".into(), [1, 0]), ("cscli".into(), [1, 1])]);
+        book.strike(told(2, "192.0.2.1/32", "cscli", 0), NOW);
+        assert_eq!(news(&mut book), "-192.0.2.1/32 crowdsec/cscli");
+        assert!(book.holds("CAPI", "192.0.2.1/32".parse().unwrap()));
+    }
+
+    #[test]
+    fn an_addition_that_is_struck_at_once_leaves_nothing() {
+        let mut book = Book::default();
+        book.enter(told(1, "192.0.2.1/32", "CAPI", 1000), NOW);
+        book.strike(told(1, "192.0.2.1/32", "CAPI", 0), NOW);
+        assert_eq!(news(&mut book), "-192.0.2.1/32 crowdsec/CAPI");
+        book.enter(told(2, "192.0.2.1/32", "CAPI", 1000), NOW);
+        assert_eq!(news(&mut book), "+192.0.2.1/32 crowdsec/CAPI 1000");
+    }
+
+    #[test]
+    fn a_full_pull_forgets_what_it_does_not_tell() {
+        let mut book = Book::default();
+        for id in 1..=3 {
+            book.enter(told(id, &format!("192.0.2.{id}/32"), "CAPI", 60_000), NOW);
+        }
+        book.take();
+        book.begin();
+        book.enter(told(2, "192.0.2.2/32", "CAPI", 60_000), NOW);
+        book.enter(told(4, "192.0.2.4/32", "CAPI", 60_000), NOW);
+        book.finish();
+        assert_eq!(news(&mut book), "+192.0.2.4/32 crowdsec/CAPI 60000");
+        let held = |net: &str| book.holds("CAPI", net.parse().unwrap());
+        assert!(held("192.0.2.2/32") && held("192.0.2.4/32"));
+        assert!(!held("192.0.2.1/32") && !held("192.0.2.3/32"));
+        book.prune(NOW + 61_000);
+        assert_eq!(book.len(), 0, "over by itself");
+        assert_eq!(size_of::<Row>(), 24);
+    }
+}

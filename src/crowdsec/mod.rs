@@ -9,6 +9,7 @@ mod client;
 mod lag;
 mod listing;
 mod ours;
+mod pace;
 mod pieces;
 mod plan;
 mod publish;
@@ -77,14 +78,14 @@ pub fn start(config: &Crowdsec, shared: &Shared) -> Result<(), Error> {
         );
         let machine = Arc::new(client::Machine::new(config, publish, shared.clock)?);
         let (engine, ours) = (shared.engine.clone(), ours.clone());
-        let (interval, stop) = (publish.interval, shared.tasks.stopping());
+        let (pace, stop) = (pace::Pace::new(publish), shared.tasks.stopping());
         shared.tasks.service("crowdsec publish", move || {
             let publisher = publish::Publisher::new(
                 calls::Calls::new(machine.clone(), ours.origin().clone(), jobs.clock),
                 engine.clone(),
                 ours.clone(),
                 jobs.clone(),
-                interval,
+                pace,
             );
             publisher.run(stop.clone())
         });

@@ -335,3 +335,222 @@ fn word(status: u16) -> String {
 fn clipped(text: &str) -> String {
     text[..text.floor_char_boundary(LONGEST_VALUE)].to_owned()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::Cause;
+
+    const NOW: Millis = 1_700_000_000_000;
+    const HOUR: Millis = 3_600_000;
+
+    fn ban(client: &str, origin: Origin, jail: Option<&str>, length: Millis) -> Ban {
+        Ban {
+            client: client.parse().unwrap(),
+            jail: jail.map(Into::into),
+            origin,
+            cause: Cause::Failures,
+            count: 3,
+            first_status: 404,
+            last_status: 401,
+            path: "/login".into(),
+            since: NOW,
+            until: NOW.saturating_add(length),
+        }
+    }
+
+    fn change(seq: u64, ban: Ban, lift: Option<Lift>) -> Change {
+        Change {
+            seq,
+            ban: Arc::new(ban),
+            lift,
+            updated: false,
+        }
+    }
+
+    /// `send … withdraw … over …`, by last octet.
+    #[track_caller]
+    fn check(changes: Vec<Change>, held: &[(&str, Millis)], expected: &str) {
+        let known = held.iter().map(|(client, until)| {
+            let ban = ban(client, Origin::Jail, Some("web"), 0);
+            let held = Held {
+                until: NOW + until,
+                id: Id::Decision(1),
+            };
+            (key(&ban).unwrap(), held)
+        });
+        let work = follow(changes, &known.collect(), NOW);
+        let last = |net: &IpNet| {
+            net.addr()
+                .to_string()
+                .rsplit('.')
+                .next()
+                .unwrap()
+                .to_owned()
+        };
+        let send: Vec<_> = work.send.iter().map(|ban| last(&ban.client)).collect();
+        let keys = |keys: &[Key]| keys.iter().map(|key| last(&key.net)).collect::<Vec<_>>();
+        let (withdraw, over) = (keys(&work.withdraw), keys(&work.over));
+        let found = [send, withdraw, over]
+            .map(|list| list.join(" "))
+            .join(" | ");
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn what_changes_is_sent_once_and_withdrawn_exactly() {
+        let web = |client: &str, length| ban(client, Origin::Jail, Some("web"), length);
+        let one = || web("192.0.2.1/32", HOUR);
+        check(vec![change(1, one(), None)], &[], "1 |  | ");
+        check(
+            vec![change(1, one(), None)],
+            &[("192.0.2.1/32", HOUR)],
+            " |  | ",
+        );
+        let said_a_bit_later = HOUR - 3000;
+        check(
+            vec![change(1, one(), None)],
+            &[("192.0.2.1/32", said_a_bit_later)],
+            " |  | ",
+        );
+        check(
+            vec![
+                change(1, one(), None),
+                change(2, one(), Some(Lift::Unbanned)),
+            ],
+            &[],
+            " | 1 | ",
+        );
+        check(
+            vec![
+                change(1, one(), Some(Lift::Unbanned)),
+                change(2, one(), None),
+            ],
+            &[("192.0.2.1/32", HOUR / 2)],
+            "1 |  | ",
+        );
+        for (lift, expected) in [
+            (Lift::Expired, " |  | 1"),
+            (Lift::Withdrawn, " | 1 | "),
+            (Lift::Evicted, " | 1 | "),
+        ] {
+            check(vec![change(1, one(), Some(lift))], &[], expected);
+        }
+        let outside = ban(
+            "192.0.2.1/32",
+            Origin::Outside("crowdsec/CAPI".into()),
+            None,
+            HOUR,
+        );
+        check(vec![change(1, outside.clone(), None)], &[], " |  | ");
+        check(
+            vec![change(1, outside, Some(Lift::Unbanned))],
+            &[],
+            " |  | ",
+        );
+        check(vec![change(1, web("192.0.2.1/32", 0), None)], &[], " |  | ");
+    }
+
+    #[test]
+    fn growth_is_sent_in_steps_and_shortening_at_once() {
+        let hour = |extra: Millis| {
+            vec![change(
+                1,
+                ban("192.0.2.1/32", Origin::Jail, Some("web"), HOUR + extra),
+                None,
+            )]
+        };
+        let held: &[(&str, Millis)] = &[("192.0.2.1/32", HOUR)];
+        check(hour(60_000), held, " |  | ");
+        check(hour(90_000), held, "1 |  | ");
+        check(hour(HOUR), held, "1 |  | ");
+        let half = ban("192.0.2.1/32", Origin::Jail, Some("web"), HOUR / 2);
+        check(vec![change(1, half, None)], held, "1 |  | ");
+        let grown = [Arc::new(ban(
+            "192.0.2.1/32",
+            Origin::Jail,
+            Some("web"),
+            HOUR + 60_000,
+        ))];
+        let known = Known::from([(
+            key(&grown[0]).unwrap(),
+            Held {
+                until: NOW + HOUR,
+                id: Id::Alert(1),
+            },
+        )]);
+        assert_eq!(missing(&grown, &known, NOW).len(), 1, "the look finds it");
+        assert_eq!(surplus(&grown, &known), []);
+        assert_eq!(surplus(&[], &known).len(), 1);
+    }
+
+    #[test]
+    fn no_two_bans_of_an_address_share_a_decision() {
+        let name = |origin, jail| {
+            key(&ban("192.0.2.1/32", origin, jail, HOUR))
+                .unwrap()
+                .scenario
+        };
+        assert_eq!(&*name(Origin::Jail, Some("web")), "jailgate/web");
+        assert_eq!(&*name(Origin::Manual, Some("web")), "jailgate/web/manual");
+        assert_eq!(&*name(Origin::Manual, None), "jailgate/manual");
+    }
+
+    #[test]
+    fn alerts_say_what_lapi_requires() {
+        let ban = ban("2001:db8::/64", Origin::Jail, Some("web"), 14_400_001);
+        let key = key(&ban).unwrap();
+        let seen = |at: Millis, status, agent: &str| Evidence {
+            at,
+            client: "2001:db8::1/128".parse().unwrap(),
+            jail: "web".into(),
+            method: "POST".into(),
+            host: "app.example.com".into(),
+            path: "/login".into(),
+            agent: agent.into(),
+            status,
+        };
+        let long = "é".repeat(5000);
+        let seen = vec![
+            seen(NOW - 9000, 404, "old"),
+            seen(NOW - 3000, 404, "first"),
+            seen(NOW - 2000, 404, "middle"),
+            seen(NOW, 401, &long),
+            seen(NOW + 1, 401, "later"),
+        ];
+        let seen = leading_to(&ban, seen);
+        let alert = alert(&ban, &key, &seen, "jailgate", |at| at + 60_000);
+        let json = serde_json::to_value(&alert).unwrap();
+        let decision = serde_json::json!({
+            "origin": "jailgate", "type": "ban", "scope": "Range", "value": "2001:db8::/64",
+            "duration": "14401s", "scenario": "jailgate/web",
+        });
+        assert_eq!(json["decisions"], serde_json::json!([decision]));
+        assert_eq!(
+            json["stop_at"], "2023-11-14T22:14:20.000Z",
+            "in LAPI's time"
+        );
+        assert_eq!(json["start_at"], "2023-11-14T22:14:17.000Z");
+        assert_eq!(json["source"]["range"], "2001:db8::/64");
+        let events = json["events"].as_array().unwrap();
+        assert_eq!(events.len(), 2, "first and last");
+        assert!(events[0].to_string().contains("first"));
+        assert!(events[1].to_string().len() < 8191);
+        for key in [
+            "scenario_hash",
+            "scenario_version",
+            "leakspeed",
+            "capacity",
+            "simulated",
+        ] {
+            assert!(!json[key].is_null(), "{key}");
+        }
+        assert_eq!(super::alert(&ban, &key, &[], "j", |at| at).events.len(), 2);
+        let forever = Ban {
+            until: FOREVER,
+            ..ban
+        };
+        let alert = super::alert(&forever, &key, &[], "j", |at| at);
+        assert_eq!(alert.decisions[0].duration, "315360000s");
+    }
+}

@@ -17,6 +17,7 @@ use super::{
     client::Error,
     lag::Lag,
     ours::{FOLLOWER, Ours},
+    pace::{Pace, backoff},
     plan::{self, Held, Id, Key, Known, Work},
     said,
     wire::Alert,
@@ -32,15 +33,9 @@ const BATCH: usize = 1000;
 const ALERTS: usize = 250;
 /// Decisions in one alert that publishes again.
 const DECISIONS: usize = 500;
-/// How often LAPI is asked what it still holds: it lets go of old alerts every minute.
-const CHECK: Millis = 60_000;
-/// A ban this young is still on its way and not missing.
-const YOUNG: Millis = 60_000;
 /// When it is asked after a doubt: what was under way has been stored by then.
 const SOON: Millis = 3_000;
 const HEARTBEAT: Millis = 60_000;
-/// Waits after a failure: 1 s, 2 s, … at most this long.
-const PATIENCE: Duration = Duration::from_secs(30);
 /// A ban that LAPI refuses so often, while it takes others, is set aside.
 const ATTEMPTS: u32 = 8;
 
@@ -52,7 +47,7 @@ pub(super) struct Publisher {
     ours: Arc<Ours>,
     clock: Clock,
     jobs: Jobs,
-    interval: Duration,
+    pace: Pace,
     follower: Follower,
     acknowledged: u64,
     known: Known,
@@ -76,7 +71,7 @@ impl Publisher {
         engine: Arc<Engine>,
         ours: Arc<Ours>,
         jobs: Jobs,
-        interval: Duration,
+        pace: Pace,
     ) -> Self {
         let now = jobs.clock.now();
         let earlier = *engine.ledger().watch().borrow();
@@ -88,7 +83,7 @@ impl Publisher {
             ours,
             clock: jobs.clock,
             jobs,
-            interval,
+            pace,
             known: Known::new(),
             sure: false,
             unsure: HashSet::new(),
@@ -156,7 +151,7 @@ impl Publisher {
         let at = |at: Millis| tokio::time::sleep(Duration::from_millis(at.saturating_sub(now)));
         tokio::select! {
             biased;
-            () = at(self.next_check + CHECK) => self.check().await,
+            () = at(self.next_check + self.pace.check) => self.check().await,
             () = at(self.next_heartbeat) => self.heartbeat().await,
             since = self.follower.next(BATCH) => self.deliver(since).await,
             () = at(self.next_check) => self.check().await,
@@ -199,7 +194,7 @@ impl Publisher {
         self.follower.acknowledge(next);
         self.acknowledged = next;
         if !idle && !full {
-            tokio::time::sleep(self.interval).await;
+            tokio::time::sleep(self.pace.batch).await;
         }
         Ok(())
     }
@@ -212,8 +207,8 @@ impl Publisher {
         self.look().await?;
         // A long list costs LAPI; it is asked for at most a hundredth of the time.
         let now = self.clock.now();
-        self.next_check = now + CHECK.max((now - began) * 100);
-        let old = |ban: &Arc<Ban>| ban.since + YOUNG < now && !self.is_aside(ban);
+        self.next_check = now + self.pace.check.max((now - began) * 100);
+        let old = |ban: &Arc<Ban>| ban.since + self.pace.check < now && !self.is_aside(ban);
         let mut missing = plan::missing(&bans, &self.known, now);
         missing.retain(old);
         let (grown, gone): (Vec<_>, Vec<_>) = missing
@@ -447,9 +442,4 @@ impl Publisher {
         }
         Ok(())
     }
-}
-
-/// How long to wait after so many failures in a row.
-pub(super) fn backoff(failures: u32) -> Duration {
-    Duration::from_secs(1 << (failures.clamp(1, 6) - 1)).min(PATIENCE)
 }

@@ -187,6 +187,7 @@ impl Subscriber {
         self.full = false;
         if full {
             self.pulled = Some(now);
+            tracing::info!(decisions = self.book.len(), "LAPI's decisions are in force");
         }
         Ok(())
     }

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Metrics, privacy::logged};
 use crate::{
-    engine::{Ban, Change, Engine, Follower, Since, ban::FOREVER},
+    engine::{Ban, Change, Engine, Follower, Origin, Since, ban::FOREVER},
     time::{Millis, rfc3339},
 };
 
@@ -104,7 +104,12 @@ fn say(change: &Change) {
     }
 }
 
+/// Of decisions made elsewhere there are a hundred thousand: who took them in says how many.
 fn said(ban: &Ban, reason: &dyn Display, what: &str) {
+    if let Origin::Outside(origin) = &ban.origin {
+        tracing::debug!(client = %ban.client, %origin, %reason, until = until(ban), "{what}");
+        return;
+    }
     tracing::info!(
         jail = &*jail(ban),
         client = %logged(ban.client),

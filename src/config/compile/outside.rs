@@ -152,6 +152,7 @@ fn publish(block: &Block<'_>, certificate: bool) -> CrowdsecPublish {
         password,
         registration_token: block.secret("registrationToken", "registrationTokenFile"),
         interval: block.period("interval", Duration::from_secs(1)),
+        check_interval: block.period("checkInterval", Duration::from_secs(60)),
         origin: block
             .get("origin")
             .and_then(|field| field.word())

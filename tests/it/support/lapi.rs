@@ -12,7 +12,7 @@ use std::{
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::{free_port, get};
+use super::{Raw, free_port, get};
 
 /// The machine that tests publish as.
 pub const MACHINE: &str = "jailgate";
@@ -79,7 +79,7 @@ impl Lapi {
             "common: {{daemonize: false, log_media: stdout, log_level: info}}\n\
              config_paths: {{config_dir: DIR, data_dir: DIR, hub_dir: DIR}}\n\
              db_config:\n  type: sqlite\n  db_path: DIR/cs.db\n  use_wal: true\n  {database}\n\
-             api:\n  client: {{credentials_path: DIR/client.yaml}}\n  server:\n    \
+             api:\n  client: {{credentials_path: DIR/client.yaml, insecure_skip_verify: true}}\n  server:\n    \
              listen_uri: 127.0.0.1:{port}\n    profiles_path: DIR/profiles.yaml\n    \
              console_path: DIR/console.yaml\n    {server}\n\
              prometheus: {{enabled: false}}\n"
@@ -105,6 +105,9 @@ impl Lapi {
         lapi.cscli(&[
             "machines", "add", MACHINE, "-p", PASSWORD, "-f", &client, "--force",
         ]);
+        let credentials = fs::read_to_string(&client).expect("cscli wrote it");
+        let credentials = credentials.replace("http:", &format!("{}:", lapi.scheme));
+        fs::write(&client, credentials).expect("the credentials are written");
         lapi.cscli(&["bouncers", "add", "jailgate", "-k", KEY]);
         lapi.cscli(&["bouncers", "add", "spy", "-k", SPY]);
         lapi.begin();
@@ -171,6 +174,30 @@ impl Lapi {
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "cscli {arguments:?}: {said}");
         String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// Stores alerts (the body of `POST /v1/alerts`) as the machine.
+    #[track_caller]
+    pub fn post_alerts(&self, alerts: &str) {
+        let send = |path: &str, headers: &str, body: &str| {
+            let mut raw = Raw::connect(self.address);
+            let length = body.len();
+            raw.send(format!(
+                "POST {path} HTTP/1.1\r\nHost: lapi\r\nUser-Agent: test/1\r\nConnection: close\r\n\
+                 {headers}Content-Length: {length}\r\n\r\n{body}"
+            ));
+            raw.answer()
+        };
+        let login = format!("{{\"machine_id\":\"{MACHINE}\",\"password\":\"{PASSWORD}\"}}");
+        let answer = send("/v1/watchers/login", "", &login);
+        let token: Value = serde_json::from_slice(&answer.body).expect("JSON");
+        let token = token["token"].as_str().expect("a token");
+        let answer = send(
+            "/v1/alerts",
+            &format!("Authorization: Bearer {token}\r\n"),
+            alerts,
+        );
+        assert_eq!(answer.status, 201, "{}", answer.text());
     }
 
     /// Every active decision of scope Ip or Range, ordered by scope and value. Over plain HTTP.

@@ -3,6 +3,7 @@
 mod cloudflare;
 mod flood;
 mod lapi;
+mod link;
 mod origin;
 mod peer;
 mod program;
@@ -10,7 +11,8 @@ mod raw;
 
 pub use cloudflare::{ACCOUNT, Cloudflare, LIST, TOKEN};
 pub use flood::Flood;
-pub use lapi::{KEY, Lapi, MACHINE, PASSWORD, tools};
+pub use lapi::{Decision, KEY, Lapi, MACHINE, PASSWORD, tools};
+pub use link::{Link, Way};
 pub use origin::Origin;
 pub use peer::{Peer, free_port};
 pub use program::Jailgate;

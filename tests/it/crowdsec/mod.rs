@@ -1,8 +1,12 @@
 //! CrowdSec: what is published, withdrawn and taken from a real LAPI 1.4.6.
 
+mod publish;
+mod subscribe;
+mod tls;
+
 use std::time::{Duration, Instant};
 
-use crate::support::{Jailgate, KEY, Lapi, MACHINE, Origin, PASSWORD, get};
+use crate::support::{Jailgate, KEY, Lapi, MACHINE, Origin, PASSWORD, Raw, get};
 
 /// The `crowdsec` block for a LAPI at `url`.
 fn block(url: &str) -> String {
@@ -55,6 +59,29 @@ fn fail(jailgate: &Jailgate, client: &str) {
     assert_eq!(get(web, "/status/401", &header).status, 403);
 }
 
+/// A directory whose jailgate keeps its state.
+fn kept(config: &str) -> String {
+    format!("{config}state: {{ path: state.db }}\n")
+}
+
+/// Asks the admin listener, which knows itself as localhost only.
+#[track_caller]
+fn admin(jailgate: &Jailgate, method: &str, target: &str) -> String {
+    let mut raw = Raw::connect(jailgate.address("admin"));
+    raw.send(format!(
+        "{method} {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    ));
+    let answer = raw.answer();
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    answer.text()
+}
+
+/// Lifts every ban of a client.
+#[track_caller]
+fn unban(jailgate: &Jailgate, client: &str) {
+    admin(jailgate, "DELETE", &format!("/api/v1/bans?client={client}"));
+}
+
 /// Whether a client is refused now.
 fn refused(jailgate: &Jailgate, client: &str) -> bool {
     let header = format!("X-Forwarded-For: {client}\r\n");
@@ -68,60 +95,4 @@ fn soon(what: &str, so: impl Fn() -> bool) {
         assert!(Instant::now() < deadline, "not within {SOON:?}: {what}");
         std::thread::sleep(Duration::from_millis(50));
     }
-}
-
-#[test]
-fn bans_are_published_with_what_led_to_them() {
-    let (lapi, origin) = (Lapi::start(), Origin::start());
-    let jailgate = Jailgate::run(&config(&origin, &block(&lapi.url())));
-    fail(&jailgate, "203.0.113.7");
-    fail(&jailgate, "2001:db8:1:2:3:4:5:6");
-    let held = lapi.until(SOON, |held| held.len() == 2);
-    for (decision, place) in held
-        .iter()
-        .zip([("Ip", "203.0.113.7"), ("Range", "2001:db8:1:2::/64")])
-    {
-        assert_eq!((&*decision.scope, &*decision.value), place);
-        let named = (&*decision.origin, &*decision.scenario, &*decision.kind);
-        assert_eq!(named, ("jailgate", "jailgate/web", "ban"));
-        assert!((3590..=3600).contains(&decision.left), "{}", decision.left);
-    }
-    let told = lapi.cscli(&["alerts", "inspect", "1", "--details"]);
-    for word in [
-        "probe/1",
-        "/status/404",
-        "/status/401",
-        "GET",
-        "203.0.113.7",
-    ] {
-        assert!(told.contains(word), "no {word} in\n{told}");
-    }
-    // what we sent comes back in the stream and is not taken for somebody else's
-    std::thread::sleep(Duration::from_secs(2));
-    let metrics = get(jailgate.address("admin"), "/metrics", "").text();
-    assert!(!metrics.contains("crowdsec/jailgate"), "{metrics}");
-    assert!(!jailgate.text().contains(PASSWORD) && !jailgate.text().contains(KEY));
-}
-
-#[test]
-fn decisions_are_enforced_until_they_are_lifted() {
-    let (lapi, origin) = (Lapi::start(), Origin::start());
-    let add = |arguments: &[&str]| {
-        lapi.cscli(&[&["decisions", "add", "--duration", "1h"], arguments].concat());
-    };
-    add(&["--ip", "203.0.113.1"]);
-    add(&["--range", "198.51.100.0/24", "--type", "captcha"]);
-    add(&["--range", "2001:db8:7::/48"]);
-    let jailgate = Jailgate::run(&config(&origin, &block(&lapi.url())));
-    soon("the first pull", || refused(&jailgate, "203.0.113.1"));
-    assert!(refused(&jailgate, "198.51.100.77"));
-    assert!(refused(&jailgate, "2001:db8:7:1::5"));
-    assert!(!refused(&jailgate, "203.0.113.2"));
-    add(&["--ip", "203.0.113.2"]);
-    soon("a change", || refused(&jailgate, "203.0.113.2"));
-    lapi.cscli(&["decisions", "delete", "--ip", "203.0.113.1"]);
-    soon("a lift", || !refused(&jailgate, "203.0.113.1"));
-    assert!(refused(&jailgate, "203.0.113.2"));
-    // nothing that came from LAPI is sent there
-    assert_eq!(lapi.decisions().len(), 3);
 }
