@@ -74,6 +74,8 @@ impl Engine {
         self.ledger
             .lock()
             .reserve(delta.add.len().min(self.bans_cap()));
+        let everywhere = delta.add.iter().filter(|ban| ban.jail.is_none());
+        self.everywhere.reserve(everywhere.map(|ban| &ban.client));
         let mut add = delta
             .add
             .into_iter()

@@ -1,4 +1,4 @@
-//! Until when a client is banned, as the hot path asks it: compact sharded tables for single
+//! Until when a client is banned, as the hot path asks it: compact tables for single
 //! clients, one such table per prefix length for ranges. A mirror of the ledger, which settles what
 //! a 32-bit end cannot tell. It neither counts nor knows why.
 
@@ -141,6 +141,19 @@ impl Scope {
         self.ranges
             .longest(addr)
             .map_or(Standing::Free, |end| ticks.standing(end, now))
+    }
+
+    /// Makes room for these at once.
+    pub(super) fn reserve<'n>(&self, nets: impl IntoIterator<Item = &'n IpNet>) {
+        let (mut v4, mut v6) = (0, 0);
+        for net in nets {
+            match net {
+                IpNet::V4(net) => v4 += usize::from(net.prefix_len() == 32),
+                IpNet::V6(net) => v6 += usize::from(net.prefix_len() == self.v6_prefix),
+            }
+        }
+        self.v4.reserve(v4.saturating_sub(self.v4.len()));
+        self.v6.reserve(v6.saturating_sub(self.v6.len()));
     }
 
     /// Sets or clears (`None`) many at once. The caller holds the ledger, so nobody else writes.
