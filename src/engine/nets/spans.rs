@@ -24,8 +24,9 @@ struct Range {
 /// search steps.
 const RANGES_PER_ENTRY_BITS: u32 = 3;
 
-/// Up to here comparing with every range of a slot beats searching it: no step waits for another.
-const COUNTED: usize = 32;
+/// Comparing with this many ranges, whether they are the slot's or not, beats searching: no step
+/// waits for another, and the processor has nothing to guess. Later slots' ranges begin later.
+const COUNTED: usize = 16;
 
 impl<V: Copy + Ord> Spans<V> {
     pub(super) fn build(mut prefixes: Vec<Prefix<u32, V>>) -> Self {
@@ -81,18 +82,21 @@ impl<V: Copy + Ord> Spans<V> {
             return None;
         }
         let slot = (addr >> self.shift) as usize;
-        let (from, to) = (self.index[slot] as usize, self.index[slot + 1] as usize);
+        let from = self.index[slot] as usize;
+        let rest = &self.ranges[from..];
+        let begun = |range: &Range| range.first <= addr;
+        let mut begins = match rest.first_chunk::<COUNTED>() {
+            Some(next) => next
+                .iter()
+                .map(|range| u32::from(begun(range)))
+                .sum::<u32>() as usize,
+            None => rest.partition_point(begun),
+        };
+        if begins == COUNTED {
+            begins = self.ranges[from..self.index[slot + 1] as usize].partition_point(begun);
+        }
         // The range before the slot's own may reach into the slot.
-        let slot = &self.ranges[from..to];
-        let after = from
-            + if slot.len() <= COUNTED {
-                slot.iter()
-                    .map(|range| usize::from(range.first <= addr))
-                    .sum::<usize>()
-            } else {
-                slot.partition_point(|range| range.first <= addr)
-            };
-        let at = after.checked_sub(1)?;
+        let at = (from + begins).checked_sub(1)?;
         (self.ranges[at].last >= addr).then_some(at)
     }
 }
