@@ -54,21 +54,30 @@ pub fn parse(text: &str) -> Option<IpAddr> {
     zoned(text).map(|v6| canonical(v6.into()))
 }
 
-/// [`parse`] of bytes as they were received. The spelling nearly all have takes a tenth of the
-/// time.
+/// [`parse`] of bytes as they were received. The spellings nearly all have, four plain numbers
+/// with or without a port, take a tenth of the time.
 #[inline]
 pub fn read(text: &[u8]) -> Option<IpAddr> {
+    let port = |rest: &[u8]| match rest {
+        [] => true,
+        [b':', port @ ..] if port.len() <= 5 && port.iter().all(u8::is_ascii_digit) => {
+            let value = |sum: u32, digit: &u8| sum * 10 + u32::from(digit - b'0');
+            !port.is_empty() && port.iter().fold(0, value) <= u16::MAX.into()
+        }
+        _ => false,
+    };
     match dotted(text) {
-        Some(v4) => Some(v4.into()),
-        None => parse(std::str::from_utf8(text).ok()?),
+        Some((v4, rest)) if port(rest) => Some(v4.into()),
+        _ => parse(std::str::from_utf8(text).ok()?),
     }
 }
 
-/// Four decimal numbers without leading zeros and nothing else.
+/// Four decimal numbers without leading zeros, and what follows them.
 #[inline]
-fn dotted(text: &[u8]) -> Option<Ipv4Addr> {
+fn dotted(text: &[u8]) -> Option<(Ipv4Addr, &[u8])> {
     let (mut bits, mut octet, mut digits, mut dots) = (0u32, 0u32, 0, 0);
-    for &byte in text {
+    let mut end = text.len();
+    for (at, &byte) in text.iter().enumerate() {
         match byte {
             b'0'..=b'9' => {
                 octet = octet * 10 + u32::from(byte - b'0');
@@ -78,14 +87,18 @@ fn dotted(text: &[u8]) -> Option<Ipv4Addr> {
                 }
             }
             b'.' if digits > 0 && dots < 3 => {
-                bits = bits << 8 | octet;
+                bits = (bits << 8) | octet;
                 (octet, digits) = (0, 0);
                 dots += 1;
             }
-            _ => return None,
+            _ => {
+                end = at;
+                break;
+            }
         }
     }
-    (dots == 3 && digits > 0).then(|| Ipv4Addr::from_bits(bits << 8 | octet))
+    let whole = dots == 3 && digits > 0;
+    whole.then(|| (Ipv4Addr::from_bits((bits << 8) | octet), &text[end..]))
 }
 
 /// A v6 address whose zone, if any, is dropped: it names an interface of the machine that wrote
