@@ -10,7 +10,7 @@ use http::{Response, StatusCode};
 use self::rebuild::{Metadata, rebuild};
 pub use self::suspicion::Suspicion;
 use super::{
-    client_ip::{Client, Rule},
+    client_ip::{Client, FORWARDED_FOR, Rule},
     exchange::{Body, Exchange, agent},
     guard, identify,
     respond::Refusal,
@@ -28,12 +28,17 @@ enum Asker {
 }
 
 /// Answers one question: 200 without a body, or a refusal.
-pub async fn answer(exchange: Box<Exchange>) -> Result<Response<Body>, Refusal> {
+pub async fn answer(mut exchange: Box<Exchange>) -> Result<Response<Body>, Refusal> {
     let site = exchange.site.clone();
     let Some((asker, jail)) = question(exchange.head.uri.path()) else {
         return Err(Refusal::NoRoute);
     };
-    judge(&exchange, &site, asker, jail).map(|()| Response::new(Body::empty()))
+    judge(&exchange, &site, asker, jail)?;
+    let mut response = Response::new(Body::empty());
+    // Emptied, the question's header map is the answer's, and hyper's for the next question.
+    std::mem::swap(response.headers_mut(), &mut exchange.head.headers);
+    response.headers_mut().clear();
+    Ok(response)
 }
 
 /// Who asks, and about which jail.
@@ -76,7 +81,7 @@ fn judge(
     };
     let headers = &exchange.head.headers;
     let asked = rebuild(headers, asker).map_err(refused)?;
-    if !headers.contains_key("x-forwarded-for") {
+    if !headers.contains_key(FORWARDED_FOR) {
         return Err(refused("X-Forwarded-For is missing"));
     }
     let client = match identify::asked_about(exchange, warden) {

@@ -1,10 +1,19 @@
 //! The request a proxy asks about, out of the headers it describes it with. Pure. What is missing,
 //! doubled or odd is refused: a default would judge another request than the one that is served.
 
-use http::{HeaderMap, uri::PathAndQuery};
+use http::{HeaderMap, HeaderName, uri::PathAndQuery};
 
 use super::Asker;
 use crate::gate::strict::plausible;
+
+// Made here once: a name given as text is read anew for every look-up.
+static METHOD: HeaderName = HeaderName::from_static("x-forwarded-method");
+static HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+static URI: HeaderName = HeaderName::from_static("x-forwarded-uri");
+static PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+static ORIGINAL_METHOD: HeaderName = HeaderName::from_static("x-original-method");
+static ORIGINAL_URI: HeaderName = HeaderName::from_static("x-original-uri");
+static ORIGINAL_URL: HeaderName = HeaderName::from_static("x-original-url");
 
 /// Longest target taken.
 const TARGET_MAX: usize = 64 * 1024;
@@ -23,7 +32,7 @@ pub struct Metadata<'a> {
 /// Reads `X-Forwarded-{Method,Host,Uri,Proto}`; from nginx also `X-Original-{Method,URI,URL}`,
 /// which must agree with the others where both are there. The error names the header.
 pub fn rebuild(headers: &HeaderMap, asker: Asker) -> Result<Metadata<'_>, &'static str> {
-    let one = |name: &'static str, odd: &'static str| -> Result<Option<&str>, &'static str> {
+    let one = |name: &HeaderName, odd: &'static str| -> Result<Option<&str>, &'static str> {
         let mut values = headers.get_all(name).iter();
         match (values.next(), values.next()) {
             (None, _) => Ok(None),
@@ -31,22 +40,22 @@ pub fn rebuild(headers: &HeaderMap, asker: Asker) -> Result<Metadata<'_>, &'stat
             (Some(_), Some(_)) => Err(odd),
         }
     };
-    let mut method = one("x-forwarded-method", "X-Forwarded-Method is doubled or odd")?;
-    let mut host = one("x-forwarded-host", "X-Forwarded-Host is doubled or odd")?;
-    let mut target = one("x-forwarded-uri", "X-Forwarded-Uri is doubled or odd")?;
-    let mut proto = one("x-forwarded-proto", "X-Forwarded-Proto is doubled or odd")?;
+    let mut method = one(&METHOD, "X-Forwarded-Method is doubled or odd")?;
+    let mut host = one(&HOST, "X-Forwarded-Host is doubled or odd")?;
+    let mut target = one(&URI, "X-Forwarded-Uri is doubled or odd")?;
+    let mut proto = one(&PROTO, "X-Forwarded-Proto is doubled or odd")?;
     if asker == Asker::AuthRequest {
         agree(
             &mut method,
-            one("x-original-method", "X-Original-Method is doubled or odd")?,
+            one(&ORIGINAL_METHOD, "X-Original-Method is doubled or odd")?,
         )
         .ok_or("X-Original-Method and X-Forwarded-Method differ")?;
         agree(
             &mut target,
-            one("x-original-uri", "X-Original-URI is doubled or odd")?,
+            one(&ORIGINAL_URI, "X-Original-URI is doubled or odd")?,
         )
         .ok_or("X-Original-URI and X-Forwarded-Uri differ")?;
-        if let Some(url) = one("x-original-url", "X-Original-URL is doubled or odd")? {
+        if let Some(url) = one(&ORIGINAL_URL, "X-Original-URL is doubled or odd")? {
             let (scheme, named, path) = split_url(url).ok_or("X-Original-URL is no http URL")?;
             agree(&mut proto, Some(scheme)).ok_or("X-Original-URL and X-Forwarded-Proto differ")?;
             agree(&mut host, Some(named)).ok_or("X-Original-URL and X-Forwarded-Host differ")?;
