@@ -132,9 +132,9 @@ impl<S: Stack> Front<S> {
         }
         let (io, h2, ahead) = match &door.tls {
             Some(acceptor) => {
-                let tls = within(door.timeouts.header, acceptor.accept(stream))
-                    .await
-                    .map_err(Early::Tls)?;
+                // Boxed: the task of every connection would be as large, and is moved about.
+                let accepted = Box::pin(within(door.timeouts.header, acceptor.accept(stream)));
+                let tls = accepted.await.map_err(Early::Tls)?;
                 let h2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
                 (Io::Tls(Box::new(tls)), h2, Bytes::new())
             }
@@ -170,10 +170,11 @@ impl<S: Stack> Front<S> {
         if link.h2 {
             let connection =
                 h2_builder(self.worker.tasks.clone(), door).serve_connection(wire, requests);
-            drive(connection, link, |connection| {
+            let drive = drive(connection, link, |connection| {
                 connection.graceful_shutdown()
-            })
-            .await;
+            });
+            // As the TLS handshake.
+            Box::pin(drive).await;
         } else {
             let connection = h1_builder(door, wire.inner().sees_the_client_go())
                 .serve_connection(wire, requests)

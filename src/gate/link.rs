@@ -115,13 +115,13 @@ impl Link {
         h2: bool,
         timeouts: Timeouts,
     ) -> Arc<Self> {
-        let ip = peer.map(|peer| peer.ip());
+        let forwarded = Forwarded::new(peer.map(|peer| peer.ip()), false, tls);
         Arc::new_cyclic(|this| Self {
             peer,
             h2,
             timeouts,
             ticker,
-            forwarded: [false, true].map(|trusted| Forwarded::new(ip, trusted, tls)),
+            forwarded: [forwarded.clone(), forwarded.believed()],
             informational: (!h2).then(|| informational(this.clone())),
             deadline: AtomicU64::new(0),
             flags: AtomicU32::new(0),

@@ -82,6 +82,14 @@ impl Forwarded {
             https,
         }
     }
+
+    /// The same of a peer that is believed.
+    pub fn believed(self) -> Self {
+        Self {
+            trusted: true,
+            ..self
+        }
+    }
 }
 
 /// A request with what is known of it before a server is chosen.
@@ -387,10 +395,10 @@ impl Errand<'_> {
 }
 
 fn expects_continue(parts: &Parts, body: &RequestBody) -> bool {
-    let expect = parts.headers.get(header::EXPECT);
+    let expects = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"100-continue");
     parts.version == Version::HTTP_11
         && !body.is_end_stream()
-        && expect.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+        && parts.headers.get(header::EXPECT).is_some_and(expects)
 }
 
 fn sends(parts: &Parts, body: &RequestBody) -> Sends {

@@ -13,7 +13,7 @@ use super::Guarding;
 use crate::{
     engine::{Denial, Request, Verdict},
     gate::{
-        exchange::{Asked, Body, Exchange, agent},
+        exchange::{Asked, Body, Exchange},
         identify,
         respond::{Denied, Refusal},
         site::{Site, Warden},
@@ -92,7 +92,8 @@ where
 
     fn call(&mut self, mut exchange: Box<Exchange>) -> Self::Future {
         let began = exchange.timed().then(|| self.clock.elapsed());
-        let judged = judge(&mut exchange);
+        let asked = exchange.asked();
+        let judged = judge(&mut exchange, &asked);
         if let Some(began) = began {
             let took = self.clock.seconds_since(began);
             exchange.site.metrics.decision_seconds.observe(took);
@@ -103,7 +104,7 @@ where
                 let watched = (!matches!(clients, Clients::None)).then(|| Watched {
                     site: exchange.site.clone(),
                     route: exchange.route,
-                    asked: exchange.asked(),
+                    asked,
                     clients,
                     record: exchange.record.clone(),
                 });
@@ -114,7 +115,7 @@ where
 }
 
 /// Asks every jail in order; answers whom each will count.
-fn judge(exchange: &mut Exchange) -> Result<Clients, Refusal> {
+fn judge(exchange: &mut Exchange, asked: &Asked) -> Result<Clients, Refusal> {
     let site = &exchange.site;
     let explained = exchange
         .route
@@ -124,13 +125,7 @@ fn judge(exchange: &mut Exchange) -> Result<Clients, Refusal> {
     let mut verdicts = Vec::new();
     for (index, warden) in site.wardens(exchange.route).iter().enumerate() {
         let client = identify::client(exchange, warden)?;
-        let request = Request {
-            client: client.addr,
-            method: exchange.head.method.as_str().as_bytes(),
-            host: exchange.host(),
-            target: exchange.target().as_bytes(),
-            agent: agent(&exchange.head.headers),
-        };
+        let request = asked.by(client.addr);
         let verdict = site.engine.check(warden.id, &request, exchange.now);
         warden.metrics.judged(&verdict);
         match &verdict {
