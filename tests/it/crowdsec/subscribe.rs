@@ -187,7 +187,6 @@ fn a_hundred_thousand_decisions_are_taken_in_without_much_memory() {
         std::thread::sleep(SOON / 50);
     }
     let took = began.elapsed();
-    println!("100,000 decisions: {took:?}, {grown} KiB");
     // a debug build on a busy machine
-    assert!(grown < 96 << 10, "{grown} KiB");
+    assert!(grown < 40 << 10, "{grown} KiB after {took:?}");
 }
