@@ -86,6 +86,14 @@ fn lift_some(gate: &Jailgate, told: &[Ipv4Addr]) -> Vec<Ipv4Addr> {
     some
 }
 
+/// Waits until more of ours arrives at LAPI, or for ten seconds: to be killed in the middle of it.
+fn while_publishing(lapi: &Lapi) {
+    let (before, began) = (at_lapi(lapi).0.len(), Instant::now());
+    while at_lapi(lapi).0.len() == before && began.elapsed() < Duration::from_secs(10) {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
 #[test]
 fn killed_over_and_over_it_loses_revives_and_doubles_nothing() {
     let kills: u32 = std::env::var("KILLS").map_or(5, |kills| kills.parse().expect("a number"));
@@ -107,6 +115,9 @@ fn killed_over_and_over_it_loses_revives_and_doubles_nothing() {
         std::thread::sleep(life / 2);
         lifted.extend(lift_some(&gate, &begun(&gate.text())));
         std::thread::sleep(life.saturating_sub(began.elapsed()));
+        if kill % 3 == 2 {
+            while_publishing(&lapi);
+        }
         let (kept, log) = gate.stop("KILL");
         under_load += began.elapsed();
         flood.end();
