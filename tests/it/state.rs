@@ -45,7 +45,7 @@ fn ask(gate: &Jailgate, client: &str, path: &str) -> u16 {
 fn banned_by_three(gate: &Jailgate, client: &str) {
     let answers = [0; 3].map(|_| ask(gate, client, "/status/401"));
     assert_eq!(answers, [401, 401, 403]);
-    gate.wait_for(&format!("client={client}/32"));
+    gate.wait_for(&format!("client={client} "));
 }
 
 /// What the file of a program holds that runs or has ended.
@@ -62,7 +62,7 @@ fn begun(log: &str) -> BTreeSet<Ipv4Addr> {
     let lines = log.lines().filter(|line| line.contains("ban begins"));
     let client = |line: &str| {
         let (_, rest) = line.split_once("client=")?;
-        rest.split_once('/')?.0.parse().ok()
+        rest.split(' ').next()?.parse().ok()
     };
     lines
         .map(|line| client(line).unwrap_or_else(|| panic!("no client in {line}")))
@@ -106,7 +106,7 @@ fn bans_that_ended_meanwhile_end_and_grow_from_then_on() {
     let gate = Jailgate::run_in(dir, &config);
     let ended = gate.wait_for("ban ends");
     assert!(
-        ended.contains("client=203.0.113.1/32") && ended.contains("expired"),
+        ended.contains("client=203.0.113.1 ") && ended.contains("expired"),
         "{ended}"
     );
     banned_by_three(&gate, "203.0.113.1");
@@ -189,13 +189,13 @@ fn no_line_of_a_log_is_lost_or_counted_twice_over_kill_9() {
         line(&format!("203.0.113.{}", round + 1));
         line(&format!("203.0.113.{}", round + 2));
         if round >= 2 {
-            gate.wait_for(&format!("client=203.0.113.{round}/32"));
+            gate.wait_for(&format!("client=203.0.113.{round} "));
         }
         let (kept, said) = gate.stop(if round % 3 == 1 { "TERM" } else { "KILL" });
         let lines = said.lines().filter(|line| line.contains("ban begins"));
         begins.extend(
             lines.filter_map(|line| {
-                Some(line.split_once("client=")?.1.split('/').next()?.to_owned())
+                Some(line.split_once("client=")?.1.split(' ').next()?.to_owned())
             }),
         );
         dir = kept;
@@ -380,7 +380,7 @@ fn a_disk_that_hangs_is_noticed_by_nobody_who_asks() {
         "a request took {slowest:?}"
     );
     db.execute_batch("ROLLBACK").unwrap();
-    gate.wait_for("client=198.51.100.99/32");
+    gate.wait_for("client=198.51.100.99 ");
     let held: Vec<i64> = rows(gate.path(), "SELECT count(*) FROM bans");
     assert_eq!(held, [101]);
 }
