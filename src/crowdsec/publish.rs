@@ -56,8 +56,8 @@ pub(super) struct Publisher {
     /// Sent without a clear answer. LAPI stores decisions before their alerts: when it was cut off
     /// between, they stand there and no list of alerts shows them.
     unsure: HashSet<Key>,
-    /// Up to this change an earlier life may have sent bans.
-    earlier: u64,
+    /// An earlier life may have sent what comes first: it kept its cursor on disk before it went on.
+    first: bool,
     /// What LAPI does not take, and until which end that was.
     aside: HashMap<Key, Millis>,
     refused: HashMap<Key, u32>,
@@ -74,7 +74,7 @@ impl Publisher {
         pace: Pace,
     ) -> Self {
         let now = jobs.clock.now();
-        let earlier = *engine.ledger().watch().borrow();
+        let first = engine.cursors().get(FOLLOWER) < *engine.ledger().watch().borrow();
         Self {
             follower: Follower::new(engine.clone(), FOLLOWER),
             acknowledged: engine.cursors().get(FOLLOWER),
@@ -87,7 +87,7 @@ impl Publisher {
             known: Known::new(),
             sure: false,
             unsure: HashSet::new(),
-            earlier,
+            first,
             aside: HashMap::new(),
             refused: HashMap::new(),
             next_check: now + SOON,
@@ -183,7 +183,7 @@ impl Publisher {
         for key in &work.over {
             self.forget(key);
         }
-        if self.acknowledged < self.earlier {
+        if std::mem::take(&mut self.first) {
             self.unsure
                 .extend(work.send.iter().filter_map(|ban| plan::key(ban)));
         }
@@ -192,6 +192,7 @@ impl Publisher {
             self.withdraw(key).await?;
         }
         self.follower.acknowledge(next);
+        self.engine.cursors().wait_kept().await;
         self.acknowledged = next;
         if !idle && !full {
             tokio::time::sleep(self.pace.batch).await;

@@ -2,7 +2,13 @@
 //! nothing is told to anybody that a crash could take back; its cursor is kept by whoever keeps the
 //! state.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -14,6 +20,8 @@ use super::{Engine, ledger::Since};
 pub struct Cursors {
     known: Mutex<BTreeMap<Arc<str>, u64>>,
     moved: watch::Sender<u64>,
+    kept: watch::Sender<u64>,
+    held: AtomicBool,
 }
 
 impl Cursors {
@@ -26,6 +34,30 @@ impl Cursors {
     pub fn acknowledge(&self, name: &str, seq: u64) {
         self.known.lock().insert(name.into(), seq);
         self.moved.send_modify(|moves| *moves += 1);
+        if !self.held.load(Ordering::SeqCst) {
+            self.keep(*self.moved.borrow());
+        }
+    }
+
+    /// As [`Ledger::hold`](super::Ledger::hold): `true` when moves wait for [`keep`](Self::keep).
+    pub fn hold(&self, held: bool) {
+        self.held.store(held, Ordering::SeqCst);
+        if !held {
+            self.keep(*self.moved.borrow());
+        }
+    }
+
+    /// The cursors as of this move are on disk.
+    pub fn keep(&self, moves: u64) {
+        self.kept.send_modify(|kept| *kept = moves.max(*kept));
+    }
+
+    /// Waits until every cursor as it stands is on disk, or no disk is kept: a crash afterwards
+    /// does not bring back what was acknowledged.
+    pub async fn wait_kept(&self) {
+        let moves = *self.moved.borrow();
+        // The sender lives as long as `self`.
+        let _ = self.kept.subscribe().wait_for(|kept| *kept >= moves).await;
     }
 
     /// All of them, for keeping.

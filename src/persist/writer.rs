@@ -173,6 +173,7 @@ impl Writer {
         let engine = self.setup.engine.clone();
         let (mut through, mut voided) = (newest(&engine), false);
         loop {
+            let moves = *engine.cursors().watch().borrow();
             let cursors = engine.cursors().all();
             let Some((changes, next)) = gather(&engine, self.cursor) else {
                 self.rewrite()?;
@@ -194,6 +195,7 @@ impl Writer {
                 engine.allow_list().keep(allowed);
                 self.allowed = Some(allowed);
             }
+            engine.cursors().keep(moves);
             if unbanned && follows(instant) {
                 self.begin_save(instant, self.setup.clock.now());
                 (through, voided) = (newest(&engine), true);
@@ -360,6 +362,7 @@ impl Drop for Released {
     fn drop(&mut self) {
         self.0.engine.ledger().hold(false);
         self.0.engine.allow_list().hold(false);
+        self.0.engine.cursors().hold(false);
         if std::thread::panicking() {
             let said = "the writer of the state has died; bans are in memory only until a restart";
             self.0.metrics.state_errors.inc();

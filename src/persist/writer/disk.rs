@@ -208,6 +208,7 @@ impl Writer {
     pub(super) fn hold(&self, held: bool) {
         self.setup.engine.ledger().hold(held);
         self.setup.engine.allow_list().hold(held);
+        self.setup.engine.cursors().hold(held);
     }
 
     fn set_aside(&mut self, why: &rusqlite::Error, now: Millis) -> Result<(), Error> {

@@ -201,7 +201,7 @@ fn a_kill_loses_nothing_doubles_nothing_and_revives_nothing() {
     lapi.stop();
     fail(&jailgate, "203.0.113.2");
     unban(&jailgate, "203.0.113.1");
-    jailgate.wait_for("client=203.0.113.2/32");
+    jailgate.wait_for("client=203.0.113.2");
     let (dir, _) = jailgate.stop("KILL");
     lapi.begin();
     let jailgate = Jailgate::run_in(dir, &config);
