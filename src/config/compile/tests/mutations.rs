@@ -83,10 +83,14 @@ fn apply(text: &mut Vec<char>, damage: &Damage) {
 fn a_thousand_damaged_files_give_placed_errors_or_load() {
     let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &[7; 32]);
     let mut runner = TestRunner::new_with_rng(Runs::with_cases(1000), rng);
+    // Damage to a line of comment does no harm.
+    let is_said = |line: &&str| !line.trim_start().starts_with('#');
+    let said: Vec<&str> = EXAMPLE.lines().filter(is_said).collect();
+    let said: Vec<char> = said.join("\n").chars().collect();
     let mut broken = 0;
     for _ in 0..1000 {
         let damages = vec(damage(), 1..4).new_tree(&mut runner).unwrap().current();
-        let mut text: Vec<char> = EXAMPLE.chars().collect();
+        let mut text = said.clone();
         damages.iter().for_each(|damage| apply(&mut text, damage));
         let text: String = text.into_iter().collect();
         let Err(problems) = load(&text) else { continue };
@@ -103,9 +107,8 @@ fn a_thousand_damaged_files_give_placed_errors_or_load() {
             assert!(whole || at.col >= 1, "{problem} {damages:?}");
         }
     }
-    // Most of the example is comments, where damage does no harm, and more with every key.
     assert!(
-        broken > 250,
+        broken > 300,
         "only {broken} of 1000 damaged files were refused"
     );
 }
