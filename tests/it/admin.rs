@@ -531,7 +531,9 @@ fn schemathesis_finds_no_server_error() {
             "--exclude-path",
             "/api/v1/events",
         ])
-        .args(["--max-examples", "30", "--max-time", "30", "--workers", "2"])
+        // Two workers would trip over CPython 3.11, which counts the depth of what it parses once for
+        // all threads (gh-106905).
+        .args(["--max-examples", "30", "--max-time", "40", "--workers", "1"])
         .args([
             "--generation-deterministic",
             "--no-shrink",
