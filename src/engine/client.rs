@@ -31,6 +31,15 @@ pub fn canonical_net(net: IpNet) -> IpNet {
     }
 }
 
+/// A network as people write it: a single address without its prefix length.
+pub fn spelled(net: IpNet) -> String {
+    if net.prefix_len() == net.max_prefix_len() {
+        net.addr().to_string()
+    } else {
+        net.to_string()
+    }
+}
+
 /// Parses the address spellings that proxies write: plain, `[v6]`, `[v6]:port`, `v4:port`, zone
 /// ids, v4-mapped, blanks around. Refuses leading zeros in v4, names and everything else. The
 /// result is canonical.

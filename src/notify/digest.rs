@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::{
     config::NotifyOn,
-    engine::Ban,
+    engine::{Ban, client::spelled},
     telemetry::{
         journal::date,
         status::{Snapshot, State},
@@ -164,7 +164,7 @@ fn ban_line(on: NotifyOn, ban: &Ban, quote: &dyn Fn(&str) -> String) -> String {
     let mut line = format!(
         "{}: {} in {jail} by {origin}, {reason}",
         on.as_str(),
-        client(ban)
+        spelled(ban.client)
     );
     if ban.count > 0 {
         line += &format!(
@@ -184,7 +184,7 @@ fn ban_line(on: NotifyOn, ban: &Ban, quote: &dyn Fn(&str) -> String) -> String {
 fn event(on: NotifyOn, ban: &Ban) -> Value {
     json!({
         "event": on.as_str(),
-        "client": client(ban),
+        "client": spelled(ban.client),
         "jail": ban.jail.as_deref(),
         "origin": &*ban.origin.label(),
         "reason": cleaned(&ban.cause.to_string()),
@@ -200,15 +200,6 @@ fn event(on: NotifyOn, ban: &Ban) -> Value {
 fn job(job: &Snapshot) -> Value {
     let error = job.last_error.as_ref().map(|(_, error)| cleaned(error));
     json!({ "job": &*job.name, "state": job.state.as_str(), "error": error })
-}
-
-/// One address without `/32`, or a network.
-fn client(ban: &Ban) -> String {
-    let net = ban.client;
-    match net.prefix_len() == net.max_prefix_len() {
-        true => net.addr().to_string(),
-        false => net.to_string(),
-    }
 }
 
 /// One line without what steers terminals, mail or the direction of writing.

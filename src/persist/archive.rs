@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::rows;
 use crate::{
-    engine::{Ban, Lift},
+    engine::{Ban, Lift, client::spelled},
     time::Millis,
 };
 
@@ -171,7 +171,7 @@ fn clients(
         return Ok(nets
             .map(|net| net.trunc())
             .filter(wanted)
-            .map(|net| rows::net(&net))
+            .map(spelled)
             .collect());
     }
     let mut statement = db.prepare(&format!("SELECT DISTINCT client FROM {table}"))?;

@@ -18,7 +18,7 @@ use rusqlite::{
 
 use super::Place;
 use crate::{
-    engine::{Allowed, Ban, Cause, Lift, Origin, ban::FOREVER},
+    engine::{Allowed, Ban, Cause, Lift, Origin, ban::FOREVER, client::spelled},
     time::Millis,
 };
 
@@ -56,7 +56,7 @@ pub fn values(ban: &Ban) -> [Value; 12] {
 pub fn place(ban: &Ban) -> [Value; 4] {
     let jail = ban.jail.as_ref();
     [
-        net(&ban.client).into(),
+        spelled(ban.client).into(),
         jail.map_or(Value::Null, |jail| jail.to_string().into()),
         ban.origin.label().to_string().into(),
         matches!(ban.origin, Origin::Outside(_)).into(),
@@ -99,14 +99,6 @@ pub fn lift(word: &str) -> Lift {
         .into_iter()
         .find(|lift| lift.as_str() == word)
         .unwrap_or(Lift::Expired)
-}
-
-/// A single address stands as the address it is.
-pub fn net(net: &IpNet) -> String {
-    match net.prefix_len() == net.max_prefix_len() {
-        true => net.addr().to_string(),
-        false => net.to_string(),
-    }
 }
 
 /// An address or network out of a column.
@@ -163,7 +155,7 @@ pub fn parsed_events(text: Option<String>) -> Vec<(Millis, u16)> {
 
 /// An entry of the runtime allow list as the columns of `allowed`.
 pub fn allowed_values(entry: &Allowed) -> [Value; 5] {
-    let nets: Vec<String> = entry.nets.iter().map(net).collect();
+    let nets: Vec<String> = entry.nets.iter().map(|net| spelled(*net)).collect();
     [
         entry.subject.to_string().into(),
         nets.join(" ").into(),

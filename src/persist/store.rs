@@ -12,7 +12,7 @@ use rusqlite::{
 
 use super::{Error, Place, rows, schema};
 use crate::{
-    engine::{Allowed, Change, Earlier, Engine, Lift, Tracked},
+    engine::{Allowed, Change, Earlier, Engine, Lift, Tracked, client::spelled},
     time::{Clock, Millis},
 };
 
@@ -331,7 +331,7 @@ fn remember(
                bans = iif(excluded.until >= until, excluded.bans, bans), \
                until = max(until, excluded.until)";
     let values = [
-        rows::net(&earlier.client).into(),
+        spelled(earlier.client).into(),
         engine.jail_name(earlier.jail).to_string().into(),
         earlier.bans.into(),
         rows::time(earlier.until),
@@ -352,7 +352,7 @@ fn count(
                VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
     let values = [
         Value::Integer(save),
-        rows::net(&tracked.client).into(),
+        spelled(tracked.client).into(),
         engine.jail_name(tracked.jail).to_string().into(),
         tracked.count.into(),
         tracked.first_status.into(),

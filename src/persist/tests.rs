@@ -16,6 +16,7 @@ use crate::{
         Allowed, Ban, Cause, Delta, JailSpec, Lift, Limits, Origin, Request, Selector, Since,
         Tracked,
         ban::FOREVER,
+        client::spelled,
         jail::{Increment, WindowKind},
         nets::NetSet,
     },
@@ -145,7 +146,7 @@ impl Life {
             .ledger()
             .bans()
             .iter()
-            .map(|ban| rows::net(&ban.client))
+            .map(|ban| spelled(ban.client))
             .collect();
         all.sort();
         all
@@ -316,7 +317,7 @@ fn a_ban_that_was_lifted_stays_lifted_and_followers_hear_of_it() {
     };
     let lifts: Vec<_> = changes
         .iter()
-        .map(|c| (rows::net(&c.ban.client), c.lift))
+        .map(|c| (spelled(c.ban.client), c.lift))
         .collect();
     let expected = [
         ("192.0.2.2".to_owned(), Some(Lift::Unbanned)),
@@ -541,7 +542,7 @@ fn history(life: &mut Life, client: Option<&str>) -> Vec<String> {
     let ended = answer.blocking_recv().unwrap().unwrap();
     let each = ended
         .iter()
-        .map(|ended| format!("{} {}", rows::net(&ended.ban.client), ended.lift.as_str()));
+        .map(|ended| format!("{} {}", spelled(ended.ban.client), ended.lift.as_str()));
     each.collect()
 }
 

@@ -8,6 +8,8 @@ use std::{
 
 use ipnet::IpNet;
 
+use crate::engine::client::spelled;
+
 /// Prefix lengths, IPv4 in the upper byte.
 static PREFIXES: AtomicU16 = AtomicU16::new(32 << 8 | 128);
 
@@ -29,12 +31,7 @@ pub fn logged_address(client: IpAddr) -> IpAddr {
 }
 
 fn cut(client: IpNet, ipv4: u8, ipv6: u8) -> String {
-    let shown = shorter(client, ipv4, ipv6);
-    if shown.prefix_len() == shown.max_prefix_len() {
-        shown.addr().to_string()
-    } else {
-        shown.to_string()
-    }
+    spelled(shorter(client, ipv4, ipv6))
 }
 
 fn shorter(client: IpNet, ipv4: u8, ipv6: u8) -> IpNet {

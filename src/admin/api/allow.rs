@@ -6,14 +6,14 @@ use axum::{Extension, Json, extract::State};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Allowed, Problem, Refusal, Shared, ending, network, shown};
+use super::{Allowed, Problem, Refusal, Shared, ending, network};
 use crate::{
     admin::{
         auth::Caller,
         names,
         problem::{Asked, Body},
     },
-    engine::{self, ban::FOREVER},
+    engine::{self, ban::FOREVER, client::spelled},
 };
 
 /// Subjects in one request.
@@ -146,7 +146,7 @@ fn key_of(text: &str, Caller(caller): Caller) -> Result<Arc<str>, Problem> {
         return Ok(caller.to_string().into());
     }
     match network(text) {
-        Ok(net) => Ok(shown(net).into()),
+        Ok(net) => Ok(spelled(net).into()),
         Err(_) if names::is_name(text) => Ok(text.to_ascii_lowercase().into()),
         Err(_) => Err(Problem::invalid(format!(
             "`{text}` is no address, network or DNS name"

@@ -14,7 +14,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::{Ban, Problem, Refusal, Shared, ending, jail, network, settled, shown};
+use super::{Ban, Problem, Refusal, Shared, ending, jail, network, settled};
 use crate::{
     admin::{
         auth::Caller,
@@ -24,7 +24,7 @@ use crate::{
     engine::{
         self, Cause, Exempt, Origin, Selector,
         ban::FOREVER,
-        client::{self, fold},
+        client::{self, fold, spelled},
     },
     time::Millis,
 };
@@ -291,7 +291,7 @@ pub async fn unban(
         let selector = Selector::Client(net, name.as_deref().map(Arc::from));
         let gone = shared.engine.unban(&selector, now);
         if gone.is_empty() {
-            missing.push(shown(net));
+            missing.push(spelled(net));
         }
         lifted.extend(gone);
         covering.extend(shared.engine.ban_of(None, net.addr(), now));
@@ -339,7 +339,7 @@ fn networks(texts: &[String]) -> Result<Vec<IpNet>, Problem> {
 
 /// Why this network is not banned without being sure.
 fn refused(shared: &Shared, net: IpNet, Caller(caller): Caller) -> Option<Refused> {
-    let client = shown(net);
+    let client = spelled(net);
     let widest = match net {
         IpNet::V4(_) => WIDEST.0,
         IpNet::V6(_) => WIDEST.1,

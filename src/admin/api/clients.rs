@@ -9,14 +9,13 @@ use serde::Serialize;
 use utoipa::{IntoParams, ToSchema};
 
 use super::{
-    Allowed, Ban, Evidence, Problem, Refusal, Shared, end, jail, missing, network, settled, shown,
-    time,
+    Allowed, Ban, Evidence, Problem, Refusal, Shared, end, jail, missing, network, settled, time,
 };
 use crate::{
     admin::{Approach, Arrived, problem::Asked},
     engine::{
-        self, Denial, Explanation, Finding, Request, Selector, Verdict, client, explain::Count,
-        urls::Mode,
+        self, Denial, Explanation, Finding, Request, Selector, Verdict, client, client::spelled,
+        explain::Count, urls::Mode,
     },
     time::Millis,
 };
@@ -186,7 +185,7 @@ pub async fn forget(
         })?;
     }
     Ok(Json(Forgotten {
-        client: shown(net),
+        client: spelled(net),
         lifted: lifted.iter().map(|ban| Ban::from(&**ban)).collect(),
         forgotten: true,
     }))
@@ -279,7 +278,7 @@ fn judged(shared: &Shared, approach: &Approach, arrived: &Arrived, now: Millis) 
         jail: arrived.jail.to_string(),
         address: arrived.client.to_string(),
         address_from: arrived.from.clone(),
-        counted_as: shown(told.counted_as),
+        counted_as: spelled(told.counted_as),
         verdict,
         reason: denial.map(|denial| denial.reason.as_str()),
         until: denial.and_then(|denial| end(denial.until?)),

@@ -19,7 +19,11 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{Shared, events, problem::Problem};
 use crate::{
-    engine::{self, ban::FOREVER, client},
+    engine::{
+        self,
+        ban::FOREVER,
+        client::{self, spelled},
+    },
     telemetry::status::Snapshot,
     time::{Millis, rfc3339},
 };
@@ -134,7 +138,7 @@ pub fn routes() -> OpenApiRouter<Shared> {
 impl From<&engine::Ban> for Ban {
     fn from(ban: &engine::Ban) -> Self {
         Self {
-            client: shown(ban.client),
+            client: spelled(ban.client),
             jail: ban.jail.as_ref().map(ToString::to_string),
             origin: ban.origin.label().to_string(),
             reason: ban.cause.to_string(),
@@ -152,7 +156,7 @@ impl From<engine::Evidence> for Evidence {
     fn from(seen: engine::Evidence) -> Self {
         Self {
             at: time(seen.at),
-            client: shown(seen.client),
+            client: spelled(seen.client),
             jail: seen.jail.to_string(),
             method: seen.method.into(),
             host: seen.host.into(),
@@ -184,20 +188,11 @@ impl From<&engine::Allowed> for Allowed {
     fn from(entry: &engine::Allowed) -> Self {
         Self {
             subject: entry.subject.to_string(),
-            addresses: entry.nets.iter().copied().map(shown).collect(),
+            addresses: entry.nets.iter().copied().map(spelled).collect(),
             note: entry.note.to_string(),
             since: time(entry.since),
             until: end(entry.until),
         }
-    }
-}
-
-/// A single address without its prefix length.
-pub fn shown(net: IpNet) -> String {
-    if net.prefix_len() == net.max_prefix_len() {
-        net.addr().to_string()
-    } else {
-        net.to_string()
     }
 }
 

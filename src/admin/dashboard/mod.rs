@@ -14,11 +14,11 @@ use serde::Deserialize;
 use self::view::{Entry, Left, Page, Row};
 use super::{
     Shared,
-    api::{bans, clients, shown, time},
+    api::{bans, clients, time},
     problem::{Asked, Problem},
 };
 use crate::{
-    engine::{Allowed, Ban, ban::FOREVER},
+    engine::{Allowed, Ban, ban::FOREVER, client::spelled},
     telemetry::status::Snapshot,
     time::Millis,
 };
@@ -126,7 +126,7 @@ async fn explained(shared: &Shared, question: &Question) -> Result<clients::Expl
 
 fn row(ban: &Ban, now: Millis) -> Row {
     Row {
-        client: shown(ban.client),
+        client: spelled(ban.client),
         reason: ban.cause.to_string(),
         proof: proof(ban),
         jail: ban.jail.clone(),
@@ -181,7 +181,7 @@ fn told(job: Snapshot, now: Millis) -> view::Job {
 }
 
 fn allowed(entry: &Allowed, now: Millis) -> Entry {
-    let addresses = entry.nets.iter().copied().map(shown);
+    let addresses = entry.nets.iter().copied().map(spelled);
     let addresses: Vec<_> = addresses.filter(|net| *net != *entry.subject).collect();
     Entry {
         subject: entry.subject.clone(),

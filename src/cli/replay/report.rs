@@ -1,6 +1,6 @@
 //! What a replay found, as data for `--json`, and as a table for people.
 
-use std::{collections::HashMap, fmt::Write, net::IpAddr};
+use std::{collections::HashMap, fmt::Write};
 
 use ipnet::IpNet;
 use jiff::Timestamp;
@@ -11,7 +11,7 @@ use super::{
     tally::{JailTally, Tally},
 };
 use crate::{
-    engine::{Ban, ban::Cause},
+    engine::{Ban, ban::Cause, client::spelled},
     time::Millis,
 };
 
@@ -333,7 +333,7 @@ fn clients(jail: &JailTally) -> Vec<ClientRow> {
 fn client_row(jail: &JailTally, ban: &Ban) -> ClientRow {
     let seen = jail.seen.get(&ban.client).copied().unwrap_or_default();
     ClientRow {
-        client: client(ban.client),
+        client: spelled(ban.client),
         jail: jail.name.to_string(),
         bans: 0,
         first_ban: time(ban.since),
@@ -349,7 +349,7 @@ fn client_row(jail: &JailTally, ban: &Ban) -> ClientRow {
 
 fn ban_row(jail: &JailTally, ban: &Ban) -> BanRow {
     BanRow {
-        client: client(ban.client),
+        client: spelled(ban.client),
         jail: jail.name.to_string(),
         origin: "jail",
         reason: reason(ban),
@@ -367,16 +367,6 @@ fn reason(ban: &Ban) -> String {
         Cause::Failures => "failures".into(),
         Cause::Rule(pattern) => format!("rule {pattern}"),
         Cause::Manual(text) | Cause::Decision(text) => text.to_string(),
-    }
-}
-
-/// A single address without its prefix length.
-fn client(net: IpNet) -> String {
-    let single = net.prefix_len() == net.max_prefix_len();
-    if single {
-        IpAddr::to_string(&net.addr())
-    } else {
-        net.to_string()
     }
 }
 
