@@ -81,7 +81,7 @@ fn the_dashboard_is_read_without_javascript() {
 }
 
 #[test]
-fn the_dashboard_bears_ten_thousand_bans() {
+fn the_dashboard_bears_a_hundred_thousand_bans() {
     play("many", "");
 }
 
