@@ -17,7 +17,7 @@ use super::format::{Client, Event, Mark, Unparsed};
 use crate::{
     config::Jail,
     engine::{Engine, JailId, Reason, Request, nets::NetSet},
-    telemetry::{Metrics, metrics::JailMetrics},
+    telemetry::{Metrics, metrics::JailMetrics, privacy::logged},
     time::Millis,
 };
 
@@ -213,7 +213,7 @@ impl Intake {
     fn warn_of_peer(&self, client: Client) {
         if client.unlisted_peer && !self.once.peer.swap(true, Relaxed) {
             warn!(
-                source = %self.name, peer = %client.addr,
+                source = %self.name, peer = logged(client.addr),
                 "the log's server believes this peer's X-Forwarded-For, its trustedIPs here does \
                  not list it: everyone behind it counts as one client"
             );

@@ -18,6 +18,7 @@ use super::{
 use crate::{
     config::Fallback,
     engine::{Engine, Exempt},
+    telemetry::privacy::logged,
     time::Millis,
 };
 
@@ -187,7 +188,13 @@ impl Admission {
         self.jobs.not_enforced.inc();
         if self.named.len() < NAMED && self.named.insert(net) {
             let (origin, scenario) = (&*decision.origin, &*decision.scenario);
-            tracing::warn!(%net, origin, scenario, why, "a decision of LAPI's is not enforced");
+            tracing::warn!(
+                net = logged(net),
+                origin,
+                scenario,
+                why,
+                "a decision of LAPI's is not enforced"
+            );
         }
         false
     }

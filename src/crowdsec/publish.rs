@@ -24,6 +24,7 @@ use super::{
 };
 use crate::{
     engine::{Ban, Engine, Follower, Origin, Since},
+    telemetry::privacy::logged,
     time::{Clock, Millis},
 };
 
@@ -264,7 +265,7 @@ impl Publisher {
         let listed = self.calls.allowlisted(&bans).await?;
         bans.retain(|(key, ban)| match listed.get(key) {
             Some(list) => {
-                tracing::info!(client = %ban.client, list, "on LAPI's allowlist, not published");
+                tracing::info!(client = %logged(ban.client), list, "on LAPI's allowlist, not published");
                 self.aside.insert(key.clone(), plan::end(ban));
                 false
             }
@@ -364,8 +365,13 @@ impl Publisher {
     }
 
     fn set_aside(&mut self, key: &Key, ban: &Ban, error: &Error) {
-        let (client, jail) = (ban.client, ban.jail.as_deref());
-        tracing::warn!(%client, jail, error = said(error), "LAPI refuses this ban; set aside");
+        let (client, jail) = (logged(ban.client), ban.jail.as_deref());
+        tracing::warn!(
+            client,
+            jail,
+            error = said(error),
+            "LAPI refuses this ban; set aside"
+        );
         self.refused.remove(key);
         self.unsure.remove(key);
         self.aside.insert(key.clone(), plan::end(ban));
@@ -406,8 +412,8 @@ impl Publisher {
     async fn withdraw(&mut self, key: &Key) -> Result<(), Error> {
         match self.calls.lift(key).await {
             Err(error) if self.is_final(key, &error) => {
-                let (client, error) = (key.net, said(&error));
-                tracing::warn!(%client, error, "LAPI does not lift this ban; set aside");
+                let (client, error) = (logged(key.net), said(&error));
+                tracing::warn!(client, error, "LAPI does not lift this ban; set aside");
             }
             outcome => outcome?,
         }

@@ -107,7 +107,7 @@ fn say(change: &Change) {
 /// Of decisions made elsewhere there are a hundred thousand: who took them in says how many.
 fn said(ban: &Ban, reason: &dyn Display, what: &str) {
     if let Origin::Outside(origin) = &ban.origin {
-        tracing::debug!(client = %ban.client, %origin, %reason, until = until(ban), "{what}");
+        tracing::debug!(client = %logged(ban.client), %origin, %reason, until = until(ban), "{what}");
         return;
     }
     tracing::info!(

@@ -254,3 +254,34 @@ fn a_ban_is_logged_once_when_it_begins_and_once_when_it_ends() {
     assert_eq!((gate.count("ban begins"), gate.count("ban ends")), (1, 1));
     assert_eq!(get(gate.address("web"), "/", from).status, 200);
 }
+
+#[test]
+fn logs_name_no_whole_address_where_they_are_to_cut_them() {
+    let origin = Origin::start();
+    let config = format!(
+        "{}log: {{ level: debug, access: access.log, truncate: {{ ipv4: 24, ipv6: 48 }} }}\n",
+        config(&origin, 2)
+    );
+    let gate = Jailgate::run(&config);
+    for client in ["203.0.113.77", "2001:db8:77:77::77"] {
+        let from = format!("X-Forwarded-For: {client}\r\n");
+        for expected in [404, 403, 403] {
+            let answer = get(gate.address("web"), "/status/404", &from);
+            assert_eq!(answer.status, expected);
+        }
+    }
+    gate.wait_for("ban begins jail=\"web\" client=203.0.113.0/24");
+    gate.wait_for("ban begins jail=\"web\" client=2001:db8:77::/48");
+    let bans = get(gate.address("admin"), "/api/v1/bans", "").text();
+    assert!(bans.contains("203.0.113.77"), "{bans}");
+    let (dir, log) = gate.stop("TERM");
+    let lines = fs::read_to_string(dir.path().join("access.log")).unwrap();
+    assert_eq!(lines.lines().count(), 6, "{lines}");
+    for said in [&log, &lines] {
+        assert!(said.contains("203.0.113.0"), "{said}");
+        assert!(
+            !said.contains("113.77") && !said.contains("77:77:"),
+            "{said}"
+        );
+    }
+}
