@@ -3,7 +3,10 @@
 //! With a token set, everything but the probes and the login asks for it; without one (possible on
 //! loopback and on a unix socket only) everybody who reaches the listener may do everything.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::LazyLock,
+};
 
 use aws_lc_rs::rand;
 use axum::{
@@ -21,7 +24,7 @@ use serde::Deserialize;
 use subtle::ConstantTimeEq;
 
 use super::{
-    Shared,
+    Shared, dashboard,
     problem::{Body, Problem},
 };
 use crate::{
@@ -333,11 +336,20 @@ fn unauthorised(request: &Request) -> Response {
 
 /// The login page: a form and nothing else, so that it works without scripts.
 fn form(said: &'static str) -> Response {
-    const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; \
-                          frame-ancestors 'none'; base-uri 'none'";
-    let page = include_str!("login.html").replace("{{said}}", said);
+    const PAGE: &str = include_str!("login.html");
+    static POLICY: LazyLock<String> = LazyLock::new(|| {
+        let style = PAGE
+            .split_once("<style>")
+            .and_then(|(_, rest)| rest.split_once("</style>"));
+        let style = dashboard::source(style.expect("the page has a style").0);
+        format!(
+            "default-src 'none'; style-src {style}; img-src data:; form-action 'self'; \
+             frame-ancestors 'none'; base-uri 'none'"
+        )
+    });
+    let page = PAGE.replace("{{said}}", said);
     let headers = [
-        (header::CONTENT_SECURITY_POLICY, POLICY),
+        (header::CONTENT_SECURITY_POLICY, POLICY.as_str()),
         (header::CACHE_CONTROL, "no-store"),
         (header::REFERRER_POLICY, "same-origin"),
         (header::WWW_AUTHENTICATE, "Bearer"),

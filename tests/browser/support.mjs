@@ -9,7 +9,7 @@ const require = createRequire(process.env.BROWSER_TOOLS + "/");
 const { chromium } = require("playwright-core");
 const { source: axe } = require("axe-core");
 
-export const { ADMIN, GATE, TOKEN, LOG } = process.env;
+export const { ADMIN, GATE, TOKEN, READ_TOKEN, LOG } = process.env;
 
 export function assert(truth, words) {
   if (!truth) throw new Error(words);
@@ -65,7 +65,7 @@ export async function open(path = "/", options = {}, prepare = async () => {}) {
     args: process.getuid() === 0 ? ["--no-sandbox"] : [],
   });
   const context = await browser.newContext({ viewport: { width: 1280, height: 860 }, reducedMotion: "reduce", ...options });
-  context.setDefaultTimeout(8000);
+  context.setDefaultTimeout(15000);
   const page = await context.newPage();
   page.faults = [];
   page.on("pageerror", (error) => page.faults.push(`error: ${error.message}`));

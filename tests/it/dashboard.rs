@@ -9,6 +9,7 @@ use std::{
 use crate::support::{Jailgate, Origin, tools};
 
 const TOKEN: &str = "a token for the tests, 32 bytes or more";
+const READ_TOKEN: &str = "a token that may only read, 32 bytes";
 
 /// Runs one scenario against a jailgate with one jail, a followed log and this `admin` block.
 #[track_caller]
@@ -41,7 +42,7 @@ fn play(scenario: &str, admin: &str) {
         .env("LOG", &log)
         .stdin(Stdio::null());
     if !admin.is_empty() {
-        script.env("TOKEN", TOKEN);
+        script.env("TOKEN", TOKEN).env("READ_TOKEN", READ_TOKEN);
     }
     let output = script.output().expect("node runs");
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -73,6 +74,12 @@ fn the_dashboard_runs_nothing_that_attackers_wrote() {
 #[test]
 fn the_dashboard_has_no_grave_accessibility_faults() {
     play("accessible", &format!(", token: \"{TOKEN}\""));
+}
+
+#[test]
+fn the_dashboard_offers_a_reader_nothing_to_change() {
+    let tokens = format!(", token: \"{TOKEN}\", readToken: \"{READ_TOKEN}\"");
+    play("looks", &tokens);
 }
 
 #[test]

@@ -11,6 +11,7 @@ use axum::{
 };
 use serde::Deserialize;
 
+pub use self::view::source;
 use self::view::{Entry, Left, Page, Row};
 use super::{
     Shared,

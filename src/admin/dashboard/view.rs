@@ -32,8 +32,8 @@ pub static POLICY: LazyLock<String> = LazyLock::new(|| {
         "default-src 'none'; script-src {}; style-src {}; connect-src 'self'; img-src data:; \
          form-action 'self'; frame-ancestors 'none'; base-uri 'none'; \
          require-trusted-types-for 'script'; trusted-types 'none'",
-        hash(SCRIPT),
-        hash(STYLE)
+        source(SCRIPT),
+        source(STYLE)
     )
 });
 
@@ -156,8 +156,8 @@ pub fn clock(rfc3339: &str) -> String {
     }
 }
 
-/// A source expression of a Content-Security-Policy.
-fn hash(text: &str) -> String {
+/// A text of ours as a source expression of a Content-Security-Policy.
+pub fn source(text: &str) -> String {
     let hash = STANDARD.encode(digest(&SHA256, text.as_bytes()));
     format!("'sha256-{hash}'")
 }
