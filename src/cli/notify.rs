@@ -3,7 +3,7 @@
 use std::{io::Write, process::ExitCode};
 
 use super::ConfigArg;
-use crate::notify;
+use crate::{notify, telemetry::in_full};
 
 /// Arguments of `notify`.
 #[derive(Debug, clap::Args)]
@@ -34,7 +34,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         match outcome {
             Ok(()) => writeln!(out, "{name}: sent")?,
             Err(error) => {
-                writeln!(out, "{name}: failed: {}", error.told())?;
+                writeln!(out, "{name}: failed: {}", in_full(&error))?;
                 code = ExitCode::FAILURE;
             }
         }

@@ -18,6 +18,7 @@ use super::{
 };
 use crate::{
     config::Secret,
+    telemetry::in_full,
     time::{Clock, Millis},
 };
 
@@ -83,7 +84,7 @@ impl Client {
             .redirect(reqwest::redirect::Policy::none())
             .user_agent(concat!("jailgate/", env!("CARGO_PKG_VERSION")))
             .build()
-            .map_err(|error| Error::Setup(super::error::chain(&error)))?;
+            .map_err(|error| Error::Setup(in_full(&error)))?;
         let mut header = HeaderValue::try_from(format!("Bearer {}", access.token.expose()))
             .map_err(|_| Error::Setup("the API token holds characters no header takes".into()))?;
         header.set_sensitive(true);

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use reqwest::Method;
 
+use crate::telemetry::in_full;
+
 /// An exchange with Cloudflare that did not work.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -38,7 +40,7 @@ pub enum Error {
         body: String,
     },
     /// No answer.
-    #[error("{call}: {}", chain(.source))]
+    #[error("{call}: {}", in_full(.source))]
     Transport {
         /// Method and URL.
         call: Call,
@@ -91,15 +93,4 @@ impl Error {
     pub fn is_full(&self) -> bool {
         matches!(self, Self::Failed { error, .. } if error.contains("maximum number of items"))
     }
-}
-
-/// reqwest says "error sending request"; the reason is further down.
-pub fn chain(error: &reqwest::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = std::error::Error::source(error);
-    while let Some(source) = next {
-        text = format!("{text}: {source}");
-        next = source.source();
-    }
-    text
 }

@@ -3,8 +3,7 @@
 
 use std::time::Duration;
 
-use super::error::chain;
-use crate::time::Millis;
+use crate::{telemetry::in_full, time::Millis};
 
 /// The job they stand under.
 const JOB: &str = "crowdsec-cf-list-sync";
@@ -25,7 +24,7 @@ impl Gauges {
     /// Replaces what the gateway at this base URL has of the job. The error is one line.
     pub async fn push(self, gateway: &str) -> Result<(), String> {
         let url = format!("{}/metrics/job/{JOB}", gateway.trim_end_matches('/'));
-        let failed = |error: reqwest::Error| chain(&error.without_url());
+        let failed = |error: reqwest::Error| in_full(&error.without_url());
         let client = reqwest::Client::builder().timeout(TIMEOUT).build();
         let request = client.map_err(failed)?.put(&url).body(self.text());
         let request = request.header("content-type", "text/plain; version=0.0.4");

@@ -30,6 +30,7 @@ use crate::{
     telemetry::{
         Metrics, Status, Statuses,
         crowdsec::{CrowdsecMetrics, Seconds},
+        in_full,
     },
     time::{Clock, Millis},
 };
@@ -143,22 +144,10 @@ impl Jobs {
     /// Counts a failure; says the first of a row and then ever more seldom.
     fn failed(&self, what: &'static str, failures: u32, error: &Error) {
         self.errors.inc();
-        let error = said(error);
+        let error = in_full(error);
         if failures.is_power_of_two() {
             tracing::warn!(error, failures, "{what}; trying again");
         }
         self.status.failed(self.clock.now(), error);
     }
-}
-
-/// An error with everything behind it, on one line.
-fn said(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }

@@ -19,12 +19,11 @@ use super::{
     ours::{FOLLOWER, Ours},
     pace::{Pace, backoff},
     plan::{self, Held, Id, Key, Known, Work},
-    said,
     wire::Alert,
 };
 use crate::{
     engine::{Ban, Engine, Follower, Origin, Since},
-    telemetry::privacy::logged,
+    telemetry::{in_full, privacy::logged},
     time::{Clock, Millis},
 };
 
@@ -240,7 +239,10 @@ impl Publisher {
                         status: 400..500, ..
                     },
                 ) => {
-                    tracing::warn!(error = said(&error), "LAPI does not take these bans again");
+                    tracing::warn!(
+                        error = in_full(&error),
+                        "LAPI does not take these bans again"
+                    );
                     continue;
                 }
                 ids => ids?,
@@ -369,7 +371,7 @@ impl Publisher {
         tracing::warn!(
             client,
             jail,
-            error = said(error),
+            error = in_full(error),
             "LAPI refuses this ban; set aside"
         );
         self.refused.remove(key);
@@ -412,7 +414,7 @@ impl Publisher {
     async fn withdraw(&mut self, key: &Key) -> Result<(), Error> {
         match self.calls.lift(key).await {
             Err(error) if self.is_final(key, &error) => {
-                let (client, error) = (logged(key.net), said(&error));
+                let (client, error) = (logged(key.net), in_full(&error));
                 tracing::warn!(client, error, "LAPI does not lift this ban; set aside");
             }
             outcome => outcome?,
@@ -445,7 +447,7 @@ impl Publisher {
     async fn heartbeat(&mut self) -> Result<(), Error> {
         self.next_heartbeat = self.clock.now() + HEARTBEAT;
         if let Err(error) = self.calls.heartbeat().await {
-            tracing::debug!(error = said(&error), "no heartbeat");
+            tracing::debug!(error = in_full(&error), "no heartbeat");
         }
         Ok(())
     }

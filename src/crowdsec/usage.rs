@@ -5,9 +5,9 @@ use std::{sync::Arc, time::Duration};
 
 use serde::Serialize;
 
-use super::{book::Book, client::Bouncer, said};
+use super::{book::Book, client::Bouncer};
 use crate::{
-    telemetry::{Metrics, metrics::Judged},
+    telemetry::{Metrics, in_full, metrics::Judged},
     time::Millis,
 };
 
@@ -107,7 +107,7 @@ impl Usage {
             Ok(response) => {
                 tracing::debug!(status = response.status().as_u16(), "usage metrics refused");
             }
-            Err(error) => tracing::debug!(error = said(&error), "no usage metrics"),
+            Err(error) => tracing::debug!(error = in_full(&error), "no usage metrics"),
         }
     }
 

@@ -11,7 +11,7 @@ use super::{Error, digest::Digest, way::Way};
 use crate::{
     config::{NotifyOn, NotifyTarget},
     engine::{Ban, Change, Lift},
-    telemetry::{Metrics, Status, status::Snapshot},
+    telemetry::{Metrics, Status, in_full, status::Snapshot},
     time::Clock,
 };
 
@@ -144,7 +144,7 @@ impl Courier {
         match &sent {
             Ok(()) => self.status.ok(now, "the latest message was taken"),
             Err(error) => {
-                let error = error.told();
+                let error = in_full(&error);
                 tracing::warn!(
                     target_name = &*self.target.name,
                     error,

@@ -9,7 +9,7 @@ mod guard;
 mod tests;
 mod way;
 
-use std::{collections::HashSet, error::Error as _, io, net::IpAddr, sync::Arc, time::Duration};
+use std::{collections::HashSet, io, net::IpAddr, sync::Arc, time::Duration};
 
 use reqwest::StatusCode;
 use tokio::time::{MissedTickBehavior, interval};
@@ -20,7 +20,7 @@ use crate::{
     config::NotifyTarget,
     engine::{Engine, Follower, Since},
     tasks::Tasks,
-    telemetry::{Metrics, Statuses, status::State},
+    telemetry::{Metrics, Statuses, in_full, status::State},
     time::{Clock, Millis},
 };
 
@@ -81,20 +81,6 @@ pub enum Error {
 }
 
 impl Error {
-    /// With every cause, in one line.
-    pub fn told(&self) -> String {
-        let mut text = self.to_string();
-        let mut cause = self.source();
-        while let Some(inner) = cause {
-            let inner_text = inner.to_string();
-            if !text.contains(&inner_text) {
-                text += &format!(": {inner_text}");
-            }
-            cause = inner.source();
-        }
-        text
-    }
-
     /// How long the receiver asked to be left alone.
     fn patience(&self) -> Duration {
         match self {
@@ -137,7 +123,7 @@ impl Notifier {
                 Ok(way) => couriers.push(self.courier(target, way)),
                 Err(error) => self
                     .status(target)
-                    .failed(self.shared.clock.now(), error.told()),
+                    .failed(self.shared.clock.now(), in_full(&error)),
             }
         }
         if couriers.is_empty() {

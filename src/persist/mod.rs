@@ -198,17 +198,6 @@ impl Running {
     }
 }
 
-/// An error with everything that led to it, on one line.
-fn said(error: &Error) -> String {
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
-}
-
 /// What a database error is about.
 fn of_database(path: &Path) -> impl Fn(rusqlite::Error) -> Error {
     let path = path.to_owned();

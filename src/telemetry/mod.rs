@@ -43,6 +43,20 @@ pub enum Error {
     Installed,
 }
 
+/// An error with everything that led to it, on one line; what was said already is not said again.
+pub fn in_full(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let said = cause.to_string();
+        if !text.contains(&said) {
+            text = format!("{text}: {said}");
+        }
+        source = cause.source();
+    }
+    text
+}
+
 /// Installs the process-wide log on standard error: text, or one JSON object a line.
 pub fn init(level: &str, json: bool) -> Result<LogLevel, Error> {
     let (filter, handle) = reload::Layer::new(filter(level)?);

@@ -8,9 +8,10 @@ use super::{Failing, RETRY, SAVE_EVERY, Writer};
 use crate::{
     engine::Ban,
     persist::{
-        Error, Place, Setup, of_database, said, schema,
+        Error, Place, Setup, of_database, schema,
         store::{Kept, Store},
     },
+    telemetry::in_full,
     time::Millis,
 };
 
@@ -171,7 +172,7 @@ impl Writer {
         } = &self.setup;
         metrics.state_errors.inc();
         self.hold(false);
-        let text = said(error);
+        let text = in_full(error);
         status.failed(now, &text);
         let last = self.failing.take();
         if last.is_none() {
@@ -191,7 +192,10 @@ impl Writer {
         {
             self.unread = false;
             if let Err(error) = set_aside(path, source, now) {
-                tracing::error!(error = said(&error), "a damaged state cannot be moved away");
+                tracing::error!(
+                    error = in_full(&error),
+                    "a damaged state cannot be moved away"
+                );
             }
         }
         self.lag(now);
