@@ -8,8 +8,9 @@ use reqwest::Response;
 
 use super::{
     client::{Error, LONG, Machine, SHORT, answer, refusal},
-    listing::Listing,
-    plan::{Held, Id, Key},
+    listing::Page,
+    plan::{Held, Key},
+    walk::PAGE,
     wire::{self, Alert, place},
 };
 use crate::{
@@ -62,6 +63,11 @@ impl Calls {
         self.machine.their_time(at)
     }
 
+    /// Our time at LAPI's time `at`.
+    pub(super) fn our_time(&self, at: Millis) -> Millis {
+        self.machine.our_time(at)
+    }
+
     /// Sends alerts and answers their ids.
     pub(super) async fn post(&self, alerts: &[Alert]) -> Result<Vec<u64>, Error> {
         let response = self
@@ -75,9 +81,9 @@ impl Calls {
 
     /// Takes one version of a decision back.
     pub(super) async fn remove(&self, key: &Key, held: Held) -> Result<(), Error> {
-        let id = match held.id {
-            Id::Decision(id) => Some(id),
-            Id::Alert(alert) => self.decision_of(key, alert).await?,
+        let id = match held.decision {
+            None => self.decision_of(key, held.alert).await?,
+            known => known,
         };
         let Some(id) = id else {
             return Ok(());
@@ -96,7 +102,7 @@ impl Calls {
         if !response.status().is_success() {
             return Ok(None);
         }
-        Listing::decision(response, key, &self.origin, self.clock).await
+        Page::decision(response, key, &self.origin, self.clock).await
     }
 
     /// Takes exactly our decision back: by value alone, LAPI would also lift others' and ranges.
@@ -113,15 +119,24 @@ impl Calls {
         expect(response).await.map(drop)
     }
 
-    /// What LAPI holds of ours.
-    pub(super) async fn held(&self) -> Result<Listing, Error> {
-        let query = [
-            ("origin", &*self.origin),
-            ("has_active_decision", "true"),
-            ("limit", "0"),
-        ];
+    /// The newest alerts of ours, whatever became of their decisions.
+    pub(super) async fn newest(&self) -> Result<Page, Error> {
+        self.page(&[]).await
+    }
+
+    /// Those of our alerts with a decision in force that came no later than `until`.
+    pub(super) async fn before(&self, until: Millis) -> Result<Page, Error> {
+        let age = self.clock.now().saturating_sub(until);
+        let age = format!("{}.{:03}s", age / 1000, age % 1000);
+        self.page(&[("has_active_decision", "true"), ("created_before", &age)])
+            .await
+    }
+
+    async fn page(&self, which: &[(&str, &str)]) -> Result<Page, Error> {
+        let limit = PAGE.to_string();
+        let query = [&[("origin", &*self.origin), ("limit", &limit)], which].concat();
         let response = self.bare(Method::GET, "/v1/alerts", &query, LONG).await?;
-        Listing::read(expect(response).await?, &self.origin, self.clock).await
+        Page::read(expect(response).await?, &self.origin, self.clock).await
     }
 
     /// Tells LAPI that this machine lives: cosmetic there.

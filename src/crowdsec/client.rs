@@ -198,6 +198,11 @@ impl Machine {
         at.saturating_add_signed(self.lapi.ahead.load(Ordering::Relaxed))
     }
 
+    /// Our time at LAPI's time `at`.
+    pub(super) fn our_time(&self, at: Millis) -> Millis {
+        at.saturating_add_signed(-self.lapi.ahead.load(Ordering::Relaxed))
+    }
+
     /// Asks and answers the response of whatever status but 401, after which it logs in again, once.
     pub(super) async fn call(
         &self,

@@ -1,37 +1,40 @@
-//! What LAPI answers when asked for the alerts of our origin: read as it arrives, kept as keys.
+//! What LAPI answers when asked for alerts of our origin: read as it arrives, kept as keys.
 
 use reqwest::Response;
 
 use super::{
     client::{Error, read},
     pieces::Pieces,
-    plan::{Held, Id, Key, Known, PREFIX},
+    plan::{Held, Key, PREFIX},
     wire,
 };
 use crate::time::{Clock, Millis};
 
-/// Our decisions that are in force at LAPI.
+/// One answer.
 #[derive(Debug, Default)]
-pub(super) struct Listing {
-    pub(super) known: Known,
-    /// Others for a key that is in `known`; the newest counts.
-    pub(super) doubled: Vec<(Key, Held)>,
+pub(super) struct Page {
+    /// The numbers of the alerts, in LAPI's order: the newest first.
+    pub(super) alerts: Vec<u64>,
+    /// Our decisions in force that came with them.
+    pub(super) held: Vec<(Key, Held)>,
+    /// The second in which the last of these alerts came, by LAPI's clock.
+    pub(super) oldest: Option<Millis>,
 }
 
-impl Listing {
+impl Page {
     /// Reads a list of alerts.
     pub(super) async fn read(
         mut response: Response,
         origin: &str,
         clock: Clock,
     ) -> Result<Self, Error> {
-        let (mut pieces, mut listing) = (Pieces::new(), Self::default());
+        let (mut pieces, mut page) = (Pieces::new(), Self::default());
         let unreachable = |error: reqwest::Error| Error::Unreachable(error.without_url());
         while let Some(chunk) = response.chunk().await.map_err(unreachable)? {
-            pieces.feed(&chunk, |_, alert| listing.add(alert, origin, clock.now()))?;
+            pieces.feed(&chunk, |_, alert| page.add(alert, origin, clock.now()))?;
         }
         pieces.end()?;
-        Ok(listing)
+        Ok(page)
     }
 
     /// The decision for a key in one alert.
@@ -41,21 +44,18 @@ impl Listing {
         origin: &str,
         clock: Clock,
     ) -> Result<Option<u64>, Error> {
-        let mut listing = Self::default();
-        listing.add(&read(response).await?, origin, clock.now())?;
-        Ok(listing.id(key))
-    }
-
-    fn id(&self, key: &Key) -> Option<u64> {
-        match self.known.get(key)?.id {
-            Id::Decision(id) => Some(id),
-            Id::Alert(_) => None,
-        }
+        let mut page = Self::default();
+        page.add(&read(response).await?, origin, clock.now())?;
+        let found = page.held.iter().find(|(held, _)| held == key);
+        Ok(found.and_then(|(_, held)| held.decision))
     }
 
     fn add(&mut self, alert: &[u8], origin: &str, now: Millis) -> Result<(), Error> {
         let alert: wire::Held<'_> =
             serde_json::from_slice(alert).map_err(|error| Error::Garbage(error.to_string()))?;
+        self.alerts.push(alert.id);
+        let came = alert.created_at.parse::<jiff::Timestamp>().ok();
+        self.oldest = came.and_then(|at| u64::try_from(at.as_millisecond()).ok());
         for decision in alert.decisions.unwrap_or_default() {
             if decision.origin != origin || !decision.scenario.starts_with(PREFIX) {
                 continue;
@@ -70,18 +70,12 @@ impl Listing {
             };
             let held = Held {
                 until: now.saturating_add_signed(left),
-                id: Id::Decision(decision.id),
+                alert: alert.id,
+                decision: Some(decision.id),
+                walk: 0,
             };
-            self.enter(key, held);
+            self.held.push((key, held));
         }
         Ok(())
-    }
-
-    fn enter(&mut self, key: Key, held: Held) {
-        let older = match self.known.get(&key).map(|known| known.id) {
-            Some(Id::Decision(known)) if Id::Decision(known) > held.id => Some(held),
-            _ => self.known.insert(key.clone(), held),
-        };
-        self.doubled.extend(older.map(|older| (key, older)));
     }
 }

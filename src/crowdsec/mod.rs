@@ -13,8 +13,10 @@ mod pace;
 mod pieces;
 mod plan;
 mod publish;
+mod review;
 mod subscribe;
 mod usage;
+mod walk;
 mod wire;
 
 use std::sync::Arc;

@@ -31,15 +31,12 @@ pub(super) struct Key {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Held {
     pub(super) until: Millis,
-    pub(super) id: Id,
-}
-
-/// How to find it there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Id {
-    Decision(u64),
-    /// It was just sent: only its alert is known.
-    Alert(u64),
+    /// The alert it came with. No alert of ours holds two for one key, and later ones are newer.
+    pub(super) alert: u64,
+    /// Its own number, where LAPI has told it.
+    pub(super) decision: Option<u64>,
+    /// The walk through LAPI's alerts that found it last, or under which it was sent.
+    pub(super) walk: u32,
 }
 
 /// What LAPI holds of ours, as far as known.
@@ -54,6 +51,8 @@ pub(super) struct Work {
     pub(super) withdraw: Vec<Key>,
     /// These end by themselves.
     pub(super) over: Vec<Key>,
+    /// Of those to send, some that stood before: LAPI may hold what is not known here.
+    pub(super) before: Vec<Key>,
 }
 
 /// How far a longer end may be behind before it is worth an alert of its own.
@@ -102,11 +101,17 @@ pub(super) fn follow(changes: Vec<Change>, known: &Known, now: Millis) -> Work {
     }
     let mut work = Work::default();
     for key in order {
-        let Some(Change { ban, lift, .. }) = last.remove(&key) else {
+        let Some(Change {
+            ban, lift, updated, ..
+        }) = last.remove(&key)
+        else {
             continue;
         };
         match lift {
-            None if wanted(&ban, known.get(&key), now, Growth::Patient) => work.send.push(ban),
+            None if wanted(&ban, known.get(&key), now, Growth::Patient) => {
+                work.send.push(ban);
+                work.before.extend(updated.then_some(key));
+            }
             None => {}
             Some(Lift::Expired) => work.over.push(key),
             Some(Lift::Unbanned | Lift::Withdrawn | Lift::Evicted) => work.withdraw.push(key),
@@ -375,7 +380,9 @@ mod tests {
             let ban = ban(client, Origin::Jail, Some("web"), 0);
             let held = Held {
                 until: NOW + until,
-                id: Id::Decision(1),
+                alert: 1,
+                decision: Some(1),
+                walk: 0,
             };
             (key(&ban).unwrap(), held)
         });
@@ -476,7 +483,9 @@ mod tests {
             key(&grown[0]).unwrap(),
             Held {
                 until: NOW + HOUR,
-                id: Id::Alert(1),
+                alert: 1,
+                decision: None,
+                walk: 0,
             },
         )]);
         assert_eq!(missing(&grown, &known, NOW).len(), 1, "the look finds it");

@@ -1,6 +1,6 @@
 //! Follows the ledger and keeps LAPI's decisions of our origin equal to our bans. Each is there
-//! once: after every doubt (start, timeout, error) it first asks what LAPI holds. What belongs there
-//! is `plan`'s business.
+//! once: after every doubt (start, timeout, error) it first asks what LAPI has got. What belongs
+//! there is `plan`'s business, how LAPI is asked for it `review`'s.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -18,7 +18,8 @@ use super::{
     lag::Lag,
     ours::{FOLLOWER, Ours},
     pace::{Pace, backoff},
-    plan::{self, Held, Id, Key, Known, Work},
+    plan::{self, Held, Key, Known, Work},
+    walk::{PAGE, Walk},
     wire::Alert,
 };
 use crate::{
@@ -27,13 +28,13 @@ use crate::{
     time::{Clock, Millis},
 };
 
-/// Changes taken from the ledger at a time.
-const BATCH: usize = 1000;
-/// Alerts in one request. LAPI stores them fifty at a time.
-const ALERTS: usize = 250;
-/// Decisions in one alert that publishes again.
-const DECISIONS: usize = 500;
-/// When it is asked after a doubt: what was under way has been stored by then.
+/// Changes taken from the ledger at a time: after a kill so many may have arrived that no cursor
+/// on disk tells of, and one answer of LAPI's has to tell of all of them.
+const BATCH: usize = PAGE;
+/// Alerts in one request. LAPI stores fifty at a time; the fewer are under way, the sooner it is
+/// through with those that nobody waits for any longer.
+const ALERTS: usize = 50;
+/// When what it holds is reviewed after a doubt.
 const SOON: Millis = 3_000;
 const HEARTBEAT: Millis = 60_000;
 /// A ban that LAPI refuses so often, while it takes others, is set aside.
@@ -42,26 +43,31 @@ const ATTEMPTS: u32 = 8;
 /// The publisher.
 #[derive(Debug)]
 pub(super) struct Publisher {
-    calls: Calls,
-    engine: Arc<Engine>,
+    pub(super) calls: Calls,
+    pub(super) engine: Arc<Engine>,
     ours: Arc<Ours>,
-    clock: Clock,
+    pub(super) clock: Clock,
     jobs: Jobs,
-    pace: Pace,
+    pub(super) pace: Pace,
     follower: Follower,
     acknowledged: u64,
-    known: Known,
-    /// Whether `known` can be relied on.
-    sure: bool,
-    /// Sent without a clear answer. LAPI stores decisions before their alerts: when it was cut off
-    /// between, they stand there and no list of alerts shows them.
-    unsure: HashSet<Key>,
+    pub(super) known: Known,
+    /// Whether it is known what became of all that was sent.
+    pub(super) sure: bool,
+    /// Perhaps at LAPI and not known to be. It stores decisions before their alerts: when it was
+    /// cut off between, they stand there and no list of alerts shows them.
+    pub(super) unsure: HashSet<Key>,
+    /// Versions at LAPI that newer ones there have replaced.
+    pub(super) stale: Vec<(Key, Held)>,
     /// An earlier life may have sent what comes first: it kept its cursor on disk before it went on.
-    first: bool,
+    pub(super) first: bool,
     /// What LAPI does not take, and until which end that was.
-    aside: HashMap<Key, Millis>,
+    pub(super) aside: HashMap<Key, Millis>,
     refused: HashMap<Key, u32>,
-    next_check: Millis,
+    pub(super) walk: Option<Walk>,
+    /// Walks begun.
+    pub(super) walks: u32,
+    pub(super) next_check: Millis,
     next_heartbeat: Millis,
 }
 
@@ -87,9 +93,12 @@ impl Publisher {
             known: Known::new(),
             sure: false,
             unsure: HashSet::new(),
+            stale: Vec::new(),
             first,
             aside: HashMap::new(),
             refused: HashMap::new(),
+            walk: None,
+            walks: 0,
             next_check: now + SOON,
             next_heartbeat: now + HEARTBEAT,
         }
@@ -169,8 +178,11 @@ impl Publisher {
                 (plan::follow(changes, &self.known, now), next, full)
             }
             Since::Snapshot { bans, next } => {
+                self.review_all().await?;
+                let send = plan::missing(&bans, &self.known, now);
                 let work = Work {
-                    send: plan::missing(&bans, &self.known, now),
+                    before: send.iter().filter_map(|ban| plan::key(ban)).collect(),
+                    send,
                     withdraw: plan::surplus(&bans, &self.known),
                     over: Vec::new(),
                 };
@@ -183,6 +195,7 @@ impl Publisher {
         for key in &work.over {
             self.forget(key);
         }
+        self.unsure.extend(work.before);
         if std::mem::take(&mut self.first) {
             self.unsure
                 .extend(work.send.iter().filter_map(|ban| plan::key(ban)));
@@ -192,7 +205,9 @@ impl Publisher {
             self.withdraw(key).await?;
         }
         self.follower.acknowledge(next);
-        self.engine.cursors().wait_kept().await;
+        if !idle {
+            self.engine.cursors().wait_kept().await;
+        }
         self.acknowledged = next;
         if !idle && !full {
             tokio::time::sleep(self.pace.batch).await;
@@ -200,62 +215,7 @@ impl Publisher {
         Ok(())
     }
 
-    /// Publishes again what LAPI let go of by itself, and ends that grew.
-    async fn check(&mut self) -> Result<(), Error> {
-        let (bans, settled) = self.engine.ledger().snapshot();
-        self.engine.ledger().wait_settled(settled).await;
-        let began = self.clock.now();
-        self.look().await?;
-        // A long list costs LAPI; it is asked for at most a hundredth of the time.
-        let now = self.clock.now();
-        self.next_check = now + self.pace.check.max((now - began) * 100);
-        let old = |ban: &Arc<Ban>| ban.since + self.pace.check < now && !self.is_aside(ban);
-        let mut missing = plan::missing(&bans, &self.known, now);
-        missing.retain(old);
-        let (grown, gone): (Vec<_>, Vec<_>) = missing
-            .into_iter()
-            .filter_map(|ban| Some((plan::key(&ban)?, ban)))
-            .partition(|(key, _)| self.known.contains_key(key));
-        self.send(grown.into_iter().map(|(_, ban)| ban).collect())
-            .await?;
-        self.publish_again(gone).await
-    }
-
-    async fn publish_again(&mut self, mut gone: Vec<(Key, Arc<Ban>)>) -> Result<(), Error> {
-        if gone.is_empty() {
-            return Ok(());
-        }
-        let listed = self.calls.allowlisted(&gone).await?;
-        gone.retain(|(key, _)| !listed.contains_key(key));
-        gone.sort_by(|(a, _), (b, _)| a.scenario.cmp(&b.scenario));
-        let (now, count) = (self.clock.now(), gone.len());
-        let same = |a: &(Key, Arc<Ban>), b: &(Key, Arc<Ban>)| a.0.scenario == b.0.scenario;
-        for chunk in gone.chunk_by(same).flat_map(|jail| jail.chunks(DECISIONS)) {
-            let shift = |at| self.calls.their_time(at);
-            let alert = plan::collective(chunk, self.calls.origin(), now, shift);
-            let ids = match self.calls.post(&[alert]).await {
-                Err(
-                    error @ Error::Refused {
-                        status: 400..500, ..
-                    },
-                ) => {
-                    tracing::warn!(
-                        error = in_full(&error),
-                        "LAPI does not take these bans again"
-                    );
-                    continue;
-                }
-                ids => ids?,
-            };
-            for (key, ban) in chunk {
-                self.note(key, ban, ids.first().copied());
-            }
-        }
-        tracing::info!(count, "LAPI had let go of bans of ours; published again");
-        Ok(())
-    }
-
-    async fn send(&mut self, bans: Vec<Arc<Ban>>) -> Result<(), Error> {
+    pub(super) async fn send(&mut self, bans: Vec<Arc<Ban>>) -> Result<(), Error> {
         let mut bans: Vec<(Key, Arc<Ban>)> = bans
             .into_iter()
             .filter(|ban| !self.is_aside(ban))
@@ -299,7 +259,7 @@ impl Publisher {
     }
 
     /// Lifts what may stand there unseen from an attempt without an answer.
-    async fn clear(&mut self, chunk: &[(Key, Arc<Ban>)]) -> Result<(), Error> {
+    pub(super) async fn clear(&mut self, chunk: &[(Key, Arc<Ban>)]) -> Result<(), Error> {
         for (key, _) in chunk {
             if self.unsure.contains(key) && !self.known.contains_key(key) {
                 self.calls.lift(key).await?;
@@ -379,7 +339,7 @@ impl Publisher {
         self.aside.insert(key.clone(), plan::end(ban));
     }
 
-    fn is_aside(&self, ban: &Ban) -> bool {
+    pub(super) fn is_aside(&self, ban: &Ban) -> bool {
         let known = plan::key(ban).and_then(|key| self.aside.get(&key).copied());
         known == Some(plan::end(ban))
     }
@@ -395,20 +355,21 @@ impl Publisher {
 
     /// Notes what was sent, and takes an older version of it back.
     async fn replace(&mut self, key: &Key, ban: &Ban, alert: u64) -> Result<(), Error> {
-        match self.note(key, ban, Some(alert)) {
-            Some(old) => self.calls.remove(key, old).await,
-            None => Ok(()),
-        }
+        self.note(key, ban, alert);
+        self.tidy().await
     }
 
-    fn note(&mut self, key: &Key, ban: &Ban, alert: Option<u64>) -> Option<Held> {
+    pub(super) fn note(&mut self, key: &Key, ban: &Ban, alert: u64) {
         self.refused.remove(key);
         self.unsure.remove(key);
         let held = Held {
             until: plan::end(ban),
-            id: Id::Alert(alert?),
+            alert,
+            decision: None,
+            walk: self.walks,
         };
-        self.known.insert(key.clone(), held)
+        let older = self.known.insert(key.clone(), held);
+        self.stale.extend(older.map(|older| (key.clone(), older)));
     }
 
     async fn withdraw(&mut self, key: &Key) -> Result<(), Error> {
@@ -428,19 +389,6 @@ impl Publisher {
         self.aside.remove(key);
         self.refused.remove(key);
         self.unsure.remove(key);
-    }
-
-    /// Asks what LAPI holds of ours, and takes back what is there twice.
-    async fn look(&mut self) -> Result<(), Error> {
-        let listing = self.calls.held().await?;
-        for (key, held) in &listing.doubled {
-            self.calls.remove(key, *held).await?;
-        }
-        self.known = listing.known;
-        let now = self.clock.now();
-        self.aside.retain(|_, until| *until > now);
-        self.sure = true;
-        Ok(())
     }
 
     /// Tells LAPI that this machine lives: cosmetic there, so that failing is nothing.

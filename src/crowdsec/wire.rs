@@ -87,6 +87,10 @@ pub(super) struct Decision<'a> {
 /// What is read of an alert that LAPI holds.
 #[derive(Debug, Deserialize)]
 pub(super) struct Held<'a> {
+    #[serde(default)]
+    pub(super) id: u64,
+    #[serde(borrow, default)]
+    pub(super) created_at: Cow<'a, str>,
     #[serde(borrow, default)]
     pub(super) decisions: Option<Vec<Decision<'a>>>,
 }
