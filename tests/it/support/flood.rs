@@ -12,6 +12,8 @@ use std::{
 };
 
 const WORKERS: u64 = 4;
+/// What it lost on its rate for longer, while the machine was busy, it does not make good.
+const PATIENCE: Duration = Duration::from_millis(200);
 
 /// A load that runs until it is ended. Every client is a new one, by X-Forwarded-For.
 pub struct Flood {
@@ -66,7 +68,7 @@ fn fail(
     let (began, mut due) = (Instant::now(), Duration::ZERO);
     while !stop.load(Ordering::Relaxed) {
         std::thread::sleep(due.saturating_sub(began.elapsed()));
-        due += every;
+        due = (due + every).max(began.elapsed().saturating_sub(PATIENCE));
         let client = Ipv4Addr::from(0x0b00_0000 + next.fetch_add(1, Ordering::Relaxed));
         for _ in 0..times {
             write!(
