@@ -68,17 +68,10 @@ impl<'a> Members<'a> {
         let line = self.line;
         let mut at = space(line, self.at);
         match line.get(at) {
-            Some(b'}') => {
-                let rest = &line[at + 1..];
-                return if rest.trim_ascii().is_empty() {
-                    Ok(None)
-                } else {
-                    Err(Unparsed::Syntax)
-                };
-            }
             Some(b',') if !self.first => at = space(line, at + 1),
-            _ if !self.first => return Err(Unparsed::Syntax),
-            _ => {}
+            Some(b'}') => return ended(line, at),
+            Some(_) if self.first => {}
+            _ => return Err(Unparsed::Syntax),
         }
         self.first = false;
         if line.get(at) != Some(&b'"') {
@@ -98,6 +91,14 @@ impl<'a> Members<'a> {
     }
 }
 
+/// The object has ended; nothing may follow it.
+fn ended<T>(line: &[u8], at: usize) -> Result<Option<T>, Unparsed> {
+    match line[at + 1..].trim_ascii() {
+        [] => Ok(None),
+        _ => Err(Unparsed::Syntax),
+    }
+}
+
 /// Keeps the first value of a key and refuses a second one.
 pub fn once<T>(slot: &mut Option<T>, value: T, key: &'static str) -> Result<(), Unparsed> {
     match slot.replace(value) {
@@ -111,12 +112,19 @@ pub fn first(inside: &[u8]) -> Result<Value<'_>, Unparsed> {
     value(inside, space(inside, 0)).map(|(value, _)| value)
 }
 
-#[inline]
-fn space(line: &[u8], mut at: usize) -> usize {
-    while matches!(line.get(at), Some(b' ' | b'\t' | b'\r' | b'\n')) {
-        at += 1;
+/// Where the blanks from `at` on end. Writers put none, so the first look is all there is.
+#[inline(always)]
+fn space(line: &[u8], at: usize) -> usize {
+    match line.get(at) {
+        Some(b) if *b <= b' ' => blanks(line, at),
+        _ => at,
     }
-    at
+}
+
+#[cold]
+fn blanks(line: &[u8], at: usize) -> usize {
+    let blank = |b: &&u8| matches!(b, b' ' | b'\t' | b'\r' | b'\n');
+    at + line[at..].iter().take_while(blank).count()
 }
 
 /// The string whose first byte is at `from`: its inside, whether it has escapes, what follows.
@@ -125,44 +133,28 @@ fn string(line: &[u8], from: usize) -> Result<(&[u8], bool, usize), Unparsed> {
     let mut at = from;
     let mut escaped = false;
     loop {
-        let step = quote_or_backslash(&line[at..]).ok_or(Unparsed::Syntax)?;
-        at += step;
+        let rest = line.get(at..).ok_or(Unparsed::Syntax)?;
+        at += quote_or_backslash(rest).ok_or(Unparsed::Syntax)?;
         if line[at] == b'"' {
             return Ok((&line[from..at], escaped, at + 1));
         }
         escaped = true;
         at += 2;
-        if at > line.len() {
-            return Err(Unparsed::Syntax);
-        }
     }
 }
 
-/// Most strings of a log are shorter than what makes a call of memchr worth it, so the first words
-/// are looked through here, eight bytes at a time.
+/// Most strings of a log are shorter than what makes a call of memchr worth it: its search by
+/// sixteen bytes is part of every x86-64 and needs none.
+#[cfg(target_arch = "x86_64")]
 #[inline(always)]
 fn quote_or_backslash(text: &[u8]) -> Option<usize> {
-    const NEAR: usize = 4;
-    let (words, _) = text.as_chunks::<8>();
-    let near = &words[..words.len().min(NEAR)];
-    for (at, word) in near.iter().enumerate() {
-        let word = u64::from_le_bytes(*word);
-        let found = zero_bytes(word ^ each(b'"')) | zero_bytes(word ^ each(b'\\'));
-        if found != 0 {
-            return Some(at * 8 + found.trailing_zeros() as usize / 8);
-        }
-    }
-    let after = near.len() * 8;
-    memchr::memchr2(b'"', b'\\', &text[after..]).map(|at| after + at)
+    use memchr::arch::x86_64::sse2::memchr::Two;
+    Two::new(b'"', b'\\')?.find(text)
 }
 
-const fn each(byte: u8) -> u64 {
-    u64::from_ne_bytes([byte; 8])
-}
-
-/// The high bit of every zero byte; bytes above the lowest one may be marked wrongly.
-const fn zero_bytes(word: u64) -> u64 {
-    word.wrapping_sub(each(1)) & !word & each(0x80)
+#[cfg(not(target_arch = "x86_64"))]
+fn quote_or_backslash(text: &[u8]) -> Option<usize> {
+    memchr::memchr2(b'"', b'\\', text)
 }
 
 #[inline(always)]
@@ -172,18 +164,31 @@ fn value(line: &[u8], at: usize) -> Result<(Value<'_>, usize), Unparsed> {
             let (text, escaped, after) = string(line, at + 1)?;
             Ok((Value::Text(text, escaped), after))
         }
+        Some(b'-' | b'0'..=b'9' | b't' | b'f' | b'n') => {
+            let mut end = at + 1;
+            while line.get(end).is_some_and(|b| BARE[usize::from(*b)]) {
+                end += 1;
+            }
+            Ok((Value::Bare(&line[at..end]), end))
+        }
         Some(b'{' | b'[') => {
             let after = nested(line, at)?;
             Ok((Value::Nested(&line[at..after]), after))
         }
-        Some(b'-' | b'0'..=b'9' | b't' | b'f' | b'n') => {
-            let bare = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'+');
-            let length = line[at..].iter().take_while(|b| bare(b)).count();
-            Ok((Value::Bare(&line[at..at + length]), at + length))
-        }
         _ => Err(Unparsed::Syntax),
     }
 }
+
+/// Bytes of numbers, `true`, `false` and `null`.
+const BARE: [bool; 256] = {
+    let (mut bare, mut byte) = ([false; 256], 0);
+    while byte < 256 {
+        let b = byte as u8;
+        bare[byte] = b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'+');
+        byte += 1;
+    }
+    bare
+};
 
 /// Where the object or array that opens at `at` ends.
 fn nested(line: &[u8], mut at: usize) -> Result<usize, Unparsed> {

@@ -191,7 +191,9 @@ impl Chain<'_> {
         if let Some(addr) = peer
             && !trusted.contains(addr)
         {
-            let unlisted_peer = self.believed && self.rightmost().is_some_and(|last| last != addr);
+            let unlisted_peer = self.believed
+                && !self.names_peer_alone()
+                && self.rightmost().is_some_and(|last| last != addr);
             return Some(Client {
                 addr,
                 unlisted_peer,
@@ -208,6 +210,12 @@ impl Chain<'_> {
             addr,
             unlisted_peer: false,
         })
+    }
+
+    /// Nothing was forwarded but the peer's own v4 address, as in nearly every line.
+    fn names_peer_alone(&self) -> bool {
+        let port = self.peer.strip_prefix(&*self.forwarded);
+        port.is_some_and(|port| matches!(port, [] | [b':', ..])) && !self.forwarded.contains(&b':')
     }
 
     fn rightmost(&self) -> Option<IpAddr> {

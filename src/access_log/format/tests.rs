@@ -356,6 +356,29 @@ fn a_key_that_occurs_twice_has_no_reading() {
         Format::TraefikJson.parse(line),
         Err(Unparsed::Ambiguous("ClientHost"))
     );
+    for key in [
+        "time",
+        "StartUTC",
+        "Duration",
+        "ClientAddr",
+        "ClientHost",
+        "ClientUsername",
+        "DownstreamStatus",
+        "OriginStatus",
+        "RequestMethod",
+        "RequestHost",
+        "RequestPath",
+        "request_User-Agent",
+        "ServiceAddr",
+    ] {
+        let value = match key {
+            "time" | "StartUTC" => "2026-11-21T21:20:22Z",
+            _ => "200",
+        };
+        let line = format!(r#"{{"{key}":"{value}","{key}":"{value}"}}"#);
+        let read = Format::TraefikJson.parse(line.as_bytes());
+        assert_eq!(read, Err(Unparsed::Ambiguous(key)));
+    }
 }
 
 /// nginx's own escaping of a variable.

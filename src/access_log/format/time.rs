@@ -116,10 +116,15 @@ fn zone(text: &[u8]) -> Option<i64> {
     (hours < 24 && minutes < 60).then_some(if sign == b'-' { -seconds } else { seconds })
 }
 
+#[inline(always)]
 fn number(text: &[u8]) -> Option<i64> {
-    text.iter().try_fold(0, |n, b| {
-        b.is_ascii_digit().then(|| n * 10 + i64::from(b - b'0'))
-    })
+    let (mut sum, mut worst) = (0, 0);
+    for b in text {
+        let digit = b.wrapping_sub(b'0');
+        worst = digit.max(worst);
+        sum = sum * 10 + i64::from(digit);
+    }
+    (worst < 10).then_some(sum)
 }
 
 fn month(name: &[u8]) -> Option<i64> {

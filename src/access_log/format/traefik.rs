@@ -123,26 +123,35 @@ impl<'a> Fields<'a> {
         }
     }
 
+    // By length first: of the forty keys of a line most are turned away without a comparison.
     #[inline(always)]
     fn take(&mut self, key: &[u8], value: Value<'a>) -> Result<(), Unparsed> {
-        match key {
-            b"ClientAddr" => once(&mut self.client_addr, value.text()?, "ClientAddr"),
-            b"ClientHost" => once(&mut self.client_host, value.text()?, "ClientHost"),
-            b"ClientUsername" => once(&mut self.username, value.text()?, "ClientUsername"),
-            b"DownstreamStatus" => once(&mut self.status, code(value)?, "DownstreamStatus"),
-            b"OriginStatus" => once(&mut self.origin_status, code(value)?, "OriginStatus"),
-            b"Duration" => {
+        match key.len() {
+            4 if key == b"time" => once(&mut self.written, moment(value)?, "time"),
+            8 if key == b"Duration" => {
                 let nanos = integer(value.digits()).ok_or(Unparsed::Bad("Duration"))?;
                 once(&mut self.duration, nanos, "Duration")
             }
-            b"StartUTC" => once(&mut self.started, moment(value)?, "StartUTC"),
-            b"time" => once(&mut self.written, moment(value)?, "time"),
-            b"RequestMethod" => once(&mut self.method, value.text()?, "RequestMethod"),
-            b"RequestHost" => once(&mut self.host, value.text()?, "RequestHost"),
-            b"RequestPath" => once(&mut self.path, value.text()?, "RequestPath"),
-            b"request_User-Agent" => once(&mut self.agent, value.text()?, "request_User-Agent"),
-            b"ServiceAddr" => once(&mut self.server, value.text()?, "ServiceAddr"),
-            b"downstream_X-Jailgate-Reason" => {
+            8 if key == b"StartUTC" => once(&mut self.started, moment(value)?, "StartUTC"),
+            10 if key == b"ClientAddr" => once(&mut self.client_addr, value.text()?, "ClientAddr"),
+            10 if key == b"ClientHost" => once(&mut self.client_host, value.text()?, "ClientHost"),
+            11 if key == b"RequestHost" => once(&mut self.host, value.text()?, "RequestHost"),
+            11 if key == b"RequestPath" => once(&mut self.path, value.text()?, "RequestPath"),
+            11 if key == b"ServiceAddr" => once(&mut self.server, value.text()?, "ServiceAddr"),
+            12 if key == b"OriginStatus" => {
+                once(&mut self.origin_status, code(value)?, "OriginStatus")
+            }
+            13 if key == b"RequestMethod" => once(&mut self.method, value.text()?, "RequestMethod"),
+            14 if key == b"ClientUsername" => {
+                once(&mut self.username, value.text()?, "ClientUsername")
+            }
+            16 if key == b"DownstreamStatus" => {
+                once(&mut self.status, code(value)?, "DownstreamStatus")
+            }
+            18 if key == b"request_User-Agent" => {
+                once(&mut self.agent, value.text()?, "request_User-Agent")
+            }
+            28 if key == b"downstream_X-Jailgate-Reason" => {
                 self.denied = !value.text()?.is_empty();
                 Ok(())
             }
