@@ -137,6 +137,60 @@ fn whatever_lapi_answers_nothing_is_lost_or_doubled() {
     assert_eq!(lapi.decisions().len(), ways.len());
 }
 
+/// Asked for all of these at once, LAPI 1.4.6 answers after a minute and more.
+#[test]
+fn a_doubt_is_resolved_however_much_lapi_holds() {
+    let (mut lapi, origin) = (Lapi::start(), Origin::start());
+    lapi.fill(60_000);
+    let link = Link::to(lapi.address);
+    let block = block(&link.url()).replace("subscribe", "#");
+    let jailgate = Jailgate::run(&config(&origin, &block));
+    link.set(Way::Lose);
+    fail(&jailgate, "203.0.113.1");
+    soon("a failure", || errors(&jailgate) > 0);
+    link.set(Way::Open);
+    fail(&jailgate, "203.0.113.2");
+    let began = Instant::now();
+    while lapi.made_for("203.0.113.2") == 0 {
+        assert!(began.elapsed() < SOON * 3, "{}", jailgate.text());
+        std::thread::sleep(SOON / 50);
+    }
+    let made = ["203.0.113.1", "203.0.113.2"].map(|client| lapi.made_for(client));
+    assert_eq!(made, [1, 1]);
+}
+
+#[test]
+fn what_is_missing_or_doubled_among_many_is_found() {
+    let (lapi, origin) = (Lapi::start(), Origin::start());
+    let jailgate = Jailgate::run(&watchful(&origin, &lapi.url()));
+    let clients = Arc::new(AtomicU32::new(0));
+    let flood = Flood::start(jailgate.address("web"), "/status/404", 2, 5000, &clients);
+    let began = Instant::now();
+    while jailgate.count("ban begins") < 700 {
+        assert!(began.elapsed() < Duration::from_secs(60), "too slow to ban");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    flood.end();
+    let held = lapi.until(SOON * 2, |held| {
+        held.len() >= 700 && held.len() == jailgate.count("ban begins")
+    });
+    let of = |client: &str| {
+        let all = lapi.decisions();
+        all.iter().filter(|held| held.value == client).count()
+    };
+    let (missing, twice) = (&*held[40].value, &*held[600].value);
+    lapi.cscli(&["alerts", "delete", "--ip", missing]);
+    lapi.post_alerts(&super::subscribe::alert([(
+        "Ip",
+        twice.to_owned(),
+        "jailgate",
+    )]));
+    assert_eq!((of(missing), of(twice)), (0, 2));
+    lapi.until(SOON * 3, |now| {
+        now.len() == held.len() && of(missing) == 1 && of(twice) == 1
+    });
+}
+
 fn errors(jailgate: &Jailgate) -> u64 {
     let metrics = admin(jailgate, "GET", "/metrics");
     let line = metrics

@@ -6,7 +6,7 @@ use super::{SOON, admin, block, config, fail, refused, soon};
 use crate::support::{Jailgate, KEY, Lapi, Origin, get};
 
 /// An alert with these decisions, each `scope value origin`.
-fn alert<'a>(decisions: impl IntoIterator<Item = (&'a str, String, &'a str)>) -> String {
+pub(super) fn alert<'a>(decisions: impl IntoIterator<Item = (&'a str, String, &'a str)>) -> String {
     let decisions = decisions.into_iter().map(|(scope, value, origin)| {
         format!(
             "{{\"origin\":\"{origin}\",\"type\":\"ban\",\"scope\":\"{scope}\",\"value\":\"{value}\",\

@@ -200,6 +200,47 @@ impl Lapi {
         assert_eq!(answer.status, 201, "{}", answer.text());
     }
 
+    /// Puts alerts of jailgate's into its database, one a second up to now and each with a decision
+    /// for a client from 12.0.0.0 on: as many take minutes to be posted.
+    pub fn fill(&mut self, alerts: u32) {
+        self.stop();
+        let time = |past: &str| format!("strftime('%Y-%m-%d %H:%M:%f', 'now', {past}) || '+00:00'");
+        let (came, ends) = (time("(i - number) || ' seconds'"), time("'4 hours'"));
+        let client = "printf('12.%d.%d.%d', i >> 16, (i >> 8) & 255, i & 255)";
+        let each = format!(
+            "WITH RECURSIVE n(i, number) AS \
+             (SELECT 1, {alerts} UNION ALL SELECT i + 1, number FROM n WHERE i < number)"
+        );
+        let fill = format!(
+            "BEGIN;
+             INSERT INTO alerts (id, created_at, updated_at, started_at, stopped_at, scenario, \
+             message, source_scope, source_value, source_ip, capacity, leak_speed, \
+             scenario_version, scenario_hash, simulated) \
+             {each} SELECT i, {came}, {came}, {came}, {came}, 'jailgate/web', '', 'Ip', {client}, \
+             {client}, 0, '0', '', '', 0 FROM n;
+             INSERT INTO decisions (created_at, updated_at, until, scenario, type, start_ip, \
+             end_ip, start_suffix, end_suffix, ip_size, scope, value, origin, simulated, \
+             alert_decisions) \
+             {each} SELECT {came}, {came}, {ends}, 'jailgate/web', 'ban', (12 << 24) + i, \
+             (12 << 24) + i, 0, 0, 4, 'Ip', {client}, 'jailgate', 0, i FROM n;
+             COMMIT;"
+        );
+        let db = rusqlite::Connection::open(self.path().join("cs.db")).expect("its database");
+        db.execute_batch(&fill).expect("its tables are as in 1.4.6");
+        drop(db);
+        self.begin();
+    }
+
+    /// How many decisions it ever made for this address.
+    pub fn made_for(&self, address: &str) -> u32 {
+        let read = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY;
+        let db = rusqlite::Connection::open_with_flags(self.path().join("cs.db"), read);
+        let count = "SELECT count(*) FROM decisions WHERE value = ?1";
+        let db = db.expect("its database");
+        db.query_one(count, [address], |row| row.get(0))
+            .expect("its tables are as in 1.4.6")
+    }
+
     /// Every active decision of scope Ip or Range, ordered by scope and value. Over plain HTTP.
     #[track_caller]
     pub fn decisions(&self) -> Vec<Decision> {
