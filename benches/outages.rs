@@ -8,20 +8,19 @@
     reason = "a bench reads the clock, starts its own clients and prints its result"
 )]
 
+#[path = "rig/gate.rs"]
+mod gate;
+
 use std::{
-    fs,
-    io::{Read as _, Write as _},
-    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    io::Read as _,
+    net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
     sync::atomic::{AtomicBool, AtomicU32, Ordering},
     thread,
     time::{Duration, Instant},
 };
 
-use jailgate::{
-    app::{self, App, Signal, Signals},
-    config::{Address, Config},
-};
-use tokio::sync::mpsc::Sender;
+use gate::{Gate, connect, exchange, listen, serve};
 
 const ROUNDS: usize = 7;
 const ROUND: Duration = Duration::from_secs(2);
@@ -31,34 +30,40 @@ const PACE: Duration = Duration::from_millis(4);
 /// One gate and what was measured of it, in nanoseconds.
 struct Way {
     name: &'static str,
-    address: SocketAddr,
-    state: Option<std::path::PathBuf>,
-    hangs: bool,
+    gate: Gate,
+    /// The database whose disk hangs.
+    hangs: Option<PathBuf>,
     latencies: Vec<u64>,
     bans: u32,
-    stop: Sender<Signal>,
-    running: thread::JoinHandle<Result<(), app::Error>>,
-    _dir: tempfile::TempDir,
 }
 
 fn main() -> anyhow::Result<()> {
-    let origin = listen(|stream| {
-        serve(stream);
-    })?;
+    let origin = listen(serve)?;
     // Takes connections and answers nothing, for as long as the bench runs.
     let silent = listen(|mut stream| while stream.read(&mut [0; 4096]).is_ok_and(|n| n > 0) {})?;
     let memory = "state: { path: \"\" }\n";
-    let disk = "state: { path: state.db }\n";
+    let (disk, hanging) = (tempfile::tempdir()?, tempfile::tempdir()?);
+    let kept = |dir: &Path| {
+        format!(
+            "state: {{ path: \"{}\" }}\n",
+            dir.join("state.db").display()
+        )
+    };
     let outside = format!(
         "{memory}crowdsec: {{ url: \"http://{silent}\", publish: {{ machineId: a, password: b }}, \
          subscribe: {{ apiKey: c }} }}\ncloudflare: {{ accountId: a, listId: b, apiToken: c, \
          baseUrl: \"http://{silent}\" }}\n"
     );
     let mut ways = vec![
-        start("memory, nobody is told", origin, memory, false)?,
-        start("state on disk", origin, disk, false)?,
-        start("the disk hangs", origin, disk, true)?,
-        start("LAPI and Cloudflare hang", origin, &outside, false)?,
+        start("memory, nobody is told", origin, memory, None)?,
+        start("state on disk", origin, &kept(disk.path()), None)?,
+        start(
+            "the disk hangs",
+            origin,
+            &kept(hanging.path()),
+            Some(hanging.path().join("state.db")),
+        )?,
+        start("LAPI and Cloudflare hang", origin, &outside, None)?,
     ];
     let next = AtomicU32::new(0x0b00_0000);
     for _ in 0..ROUNDS {
@@ -83,9 +88,7 @@ fn main() -> anyhow::Result<()> {
         );
     }
     for way in ways {
-        way.stop.blocking_send(Signal::Stop)?;
-        let ended = way.running.join();
-        ended.map_err(|_| anyhow::anyhow!("the gate panicked"))??;
+        way.gate.stop()?;
     }
     Ok(())
 }
@@ -101,60 +104,35 @@ fn at(latencies: &mut [u64], share: f64) -> f64 {
         / 1000.0
 }
 
-fn listen(each: impl Fn(TcpStream) + Send + Copy + 'static) -> anyhow::Result<SocketAddr> {
-    let listener = TcpListener::bind("127.0.0.1:0")?;
-    let address = listener.local_addr()?;
-    thread::spawn(move || {
-        for stream in listener.incoming().map_while(Result::ok) {
-            thread::spawn(move || each(stream));
-        }
-    });
-    Ok(address)
-}
-
-fn start(name: &'static str, origin: SocketAddr, more: &str, hangs: bool) -> anyhow::Result<Way> {
-    let dir = tempfile::tempdir()?;
-    let file = dir.path().join("jailgate.yaml");
-    fs::write(
-        &file,
-        format!(
-            "entryPoints: {{ web: {{ address: \"127.0.0.1:0\", forwardedHeaders: \
-             {{ trustedIPs: 127.0.0.1 }} }} }}\nroutes: [{{ service: app, jails: [web] }}]\n\
-             services: {{ app: {{ servers: [{{ url: \"http://{origin}\" }}] }} }}\n\
-             jails: {{ web: {{ enableBlockLogs: false, rules: {{ maxretry: 1, statuscode: 401 }} }} }}\n\
-             admin: {{ address: \"127.0.0.1:0\" }}\n{more}"
-        ),
-    )?;
-    let config = Config::load(&file)?;
-    let state = config.state.as_ref().map(|state| state.path.clone());
-    let runtime = app::runtime()?;
-    let app = runtime.block_on(App::build(config, None))?;
-    let Some((_, Address::Tcp(address))) = app.addresses().into_iter().next() else {
-        anyhow::bail!("no entry point");
-    };
-    let (stop, signals) = tokio::sync::mpsc::channel(1);
-    let running = thread::spawn(move || runtime.block_on(app.run(Signals::Channel(signals))));
+fn start(
+    name: &'static str,
+    origin: SocketAddr,
+    more: &str,
+    hangs: Option<PathBuf>,
+) -> anyhow::Result<Way> {
+    let more = format!(
+        "jails: {{ web: {{ enableBlockLogs: false, rules: {{ maxretry: 1, statuscode: 401 }} }} }}\n\
+         {more}"
+    );
     Ok(Way {
         name,
-        address,
-        state,
+        gate: Gate::start(origin, "[web]", &more, 0)?,
         hangs,
         latencies: Vec::new(),
         bans: 0,
-        stop,
-        running,
-        _dir: dir,
     })
 }
 
 fn round(way: &mut Way, next: &AtomicU32) {
     // Somebody else's lock is what a disk that hangs looks like.
-    let other = way.state.as_ref().filter(|_| way.hangs);
-    let other = other.map(|path| rusqlite::Connection::open(path).expect("it is there"));
+    let other = way
+        .hangs
+        .as_ref()
+        .map(|path| rusqlite::Connection::open(path).expect("it is there"));
     if let Some(other) = &other {
         other.execute_batch("BEGIN EXCLUSIVE").expect("the lock");
     }
-    let (over, address) = (AtomicBool::new(false), way.address);
+    let (over, address) = (AtomicBool::new(false), way.gate.address);
     let (latencies, bans) = thread::scope(|scope| {
         let attackers = [(); 2].map(|()| scope.spawn(|| attack(address, next, &over)));
         let latencies = ask(address);
@@ -196,43 +174,4 @@ fn attack(address: SocketAddr, next: &AtomicU32, over: &AtomicBool) -> u32 {
         thread::sleep(PACE);
     }
     bans
-}
-
-fn connect(address: SocketAddr) -> TcpStream {
-    let stream = TcpStream::connect(address).expect("it listens");
-    stream.set_nodelay(true).expect("a TCP socket");
-    stream
-}
-
-fn exchange(stream: &mut TcpStream, path: &str, client: Ipv4Addr) {
-    let request =
-        format!("GET {path} HTTP/1.1\r\nHost: example.com\r\nX-Forwarded-For: {client}\r\n\r\n");
-    stream.write_all(request.as_bytes()).expect("sent");
-    let (mut answer, mut read) = ([0; 4096], 0);
-    // Answers of this bench end with their head or with `ok`.
-    while !(answer[..read].ends_with(b"\r\n\r\n") || answer[..read].ends_with(b"ok")) {
-        let more = stream.read(&mut answer[read..]).expect("an answer");
-        assert!(
-            more > 0,
-            "closed: {:?}",
-            String::from_utf8_lossy(&answer[..read])
-        );
-        read += more;
-    }
-}
-
-fn serve(mut stream: TcpStream) -> Option<()> {
-    let (mut request, mut read) = ([0; 2048], 0);
-    loop {
-        let more = stream.read(&mut request[read..]).ok().filter(|n| *n > 0)?;
-        read += more;
-        if request[..read].ends_with(b"\r\n\r\n") {
-            let answer: &[u8] = match request.starts_with(b"GET /no") {
-                true => b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n",
-                false => b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
-            };
-            stream.write_all(answer).ok()?;
-            read = 0;
-        }
-    }
 }
