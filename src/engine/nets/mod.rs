@@ -159,9 +159,9 @@ impl<V: Copy + Ord + Default> Frozen<V> {
     #[inline]
     fn contains(&self, addr: IpAddr) -> bool {
         match addr {
-            IpAddr::V4(v4) => self.v4.get(v4.to_bits()).is_some(),
+            IpAddr::V4(v4) => self.v4.contains(v4.to_bits()),
             IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
-                Some(v4) => self.v4.get(v4.to_bits()).is_some(),
+                Some(v4) => self.v4.contains(v4.to_bits()),
                 None => self.v6.contains(v6.to_bits()),
             },
         }

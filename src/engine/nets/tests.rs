@@ -200,3 +200,44 @@ fn a_set_gives_back_its_networks() {
     let nets: Vec<_> = v6.iter().map(|net| net.to_string()).collect();
     assert_eq!(nets, ["2001:db8::/32", "::1/128"]);
 }
+
+/// From about a hundred thousand ranges on they are held packed and cut; nobody may notice.
+#[test]
+fn a_large_set_answers_as_a_small_one() {
+    let wide = ["64.0.0.0/9", "192.0.2.128/25", "192.0.3.0/24"];
+    let wide = || wide.iter().map(|net| net.parse::<IpNet>().unwrap());
+    let single = |n: u32| Ipv4Addr::from_bits(0x0A00_0000 + n * 21);
+    let nets = (0..200_000).map(|n| IpNet::from(IpAddr::from(single(n))));
+    let large = NetSet::build(nets.chain(wide()));
+    assert_eq!(large.len(), 200_002);
+    assert_eq!(large.iter().count(), 200_003);
+    let (held, small) = (large.bytes(), NetSet::build(wide()));
+    assert!(held < 200_000 * 7, "{held} bytes");
+    for n in 0..200_000 {
+        let next = Ipv4Addr::from_bits(single(n).to_bits() + 1);
+        assert!(large.contains(single(n).into()) && !large.contains(next.into()));
+        let until = Ipv4Net::new(next, 30).unwrap().trunc();
+        let expected = until.contains(&single(n));
+        assert_eq!(large.overlaps(&until.into()), expected, "{until}");
+    }
+    for addr in [
+        "63.255.255.255",
+        "64.0.0.0",
+        "64.65.66.67",
+        "64.127.255.255",
+    ] {
+        let addr = addr.parse().unwrap();
+        assert_eq!(large.covering(addr), small.covering(addr), "{addr}");
+    }
+    for net in [
+        "64.1.2.0/24",
+        "0.0.0.0/3",
+        "128.0.0.0/3",
+        "192.0.2.0/25",
+        "192.0.2.0/24",
+    ] {
+        let net = net.parse().unwrap();
+        let expected = small.overlaps(&net) || net.contains(&IpAddr::from(single(0)));
+        assert_eq!(large.overlaps(&net), expected, "{net}");
+    }
+}
