@@ -183,11 +183,13 @@ impl Subscriber {
         };
         // Whatever stops us from here on: LAPI counts these changes as told.
         self.full = true;
+        let answered = self.clock.now();
         self.read(response, full).await?;
         self.full = false;
         if full {
             self.pulled = Some(now);
-            tracing::info!(decisions = self.book.len(), "LAPI's decisions are in force");
+            let (decisions, millis) = (self.book.len(), self.clock.now() - answered);
+            tracing::info!(decisions, millis, "LAPI's decisions are in force");
         }
         Ok(())
     }

@@ -54,7 +54,7 @@ impl Origin {
 }
 
 /// What led to a ban.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Cause {
     /// `maxretry` counted responses or requests within `findtime`.
     Failures,

@@ -419,7 +419,8 @@ fn stands(slots: &Slots, place: &Place, ban: &Ban, now: Millis) -> bool {
         .find(place)
         .map(|id| slots.slot(id))
         .is_some_and(|slot| {
-            let same = slot.until().abs_diff(ban.until) <= SAME_END && *slot.cause() == ban.cause;
+            let same =
+                slot.until().abs_diff(ban.until) <= SAME_END && *slots.cause(slot) == ban.cause;
             same && slot.until() > now
         })
 }

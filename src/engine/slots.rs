@@ -1,13 +1,13 @@
 //! How the ledger holds its bans: compact slots in a slab, found by client, by end and by number.
-//! At a million outside decisions a ban costs about 125 bytes here, where a `Ban` behind an `Arc`
+//! At a million outside decisions a ban costs about 80 bytes here, where a `Ban` behind an `Arc`
 //! would cost 170 and its indexes as much again.
 
+mod ends;
 mod upkeep;
 
 use std::{
-    collections::{BTreeSet, HashSet, VecDeque},
+    collections::{HashMap, VecDeque},
     hash::BuildHasher,
-    sync::Arc,
 };
 
 use hashbrown::HashTable;
@@ -26,8 +26,10 @@ use crate::time::Millis;
 const MAX_LIFTED: usize = 131_072;
 /// Log entries kept beyond twice the number of active bans.
 const LOG_SLACK: usize = 262_144;
-/// Scenario names shared between decisions; more than these are held one by one.
+/// Causes that bans without detail share; more than these are held one by one.
 const MAX_SHARED: usize = 4096;
+/// In place of a shared cause.
+const OWN: u16 = u16::MAX;
 const GAP: u32 = u32::MAX;
 const EVERYWHERE: u16 = u16::MAX;
 
@@ -62,12 +64,21 @@ pub(super) struct Detail {
     pub(super) path: Box<str>,
 }
 
-/// One ban, 80 bytes.
+/// What a ban has that shares no cause with others.
+#[derive(Clone, Debug)]
+struct Own {
+    cause: Cause,
+    detail: Detail,
+}
+
+/// One ban, 64 bytes.
 #[derive(Debug)]
 pub(super) struct Slot {
     client: IpNet,
     jail: u16,
     origin: u16,
+    /// Where it stands among those that will end.
+    rank: u32,
     pub(super) silent: bool,
     pub(super) updated: bool,
     pub(super) lift: Option<Lift>,
@@ -75,8 +86,9 @@ pub(super) struct Slot {
     pub(super) seq: u64,
     since: Millis,
     until: Millis,
-    cause: Cause,
-    detail: Option<Box<Detail>>,
+    /// Which of the shared ones, or `OWN`.
+    cause: u16,
+    own: Option<Box<Own>>,
 }
 
 #[derive(Debug)]
@@ -84,7 +96,8 @@ pub(super) struct Slots {
     slots: Vec<Slot>,
     free: Vec<u32>,
     index: HashTable<u32>,
-    by_end: BTreeSet<(Millis, u32)>,
+    /// Active ones, a heap by end.
+    ends: Vec<u32>,
     /// Slot of each number from `floor + 1` on; stale where the slot has moved on.
     log: VecDeque<u32>,
     floor: u64,
@@ -94,7 +107,8 @@ pub(super) struct Slots {
     v4_lengths: [u32; 33],
     v6_lengths: [u32; 129],
     origins: Vec<Origin>,
-    shared: HashSet<Arc<str>>,
+    causes: Vec<Cause>,
+    shared: HashMap<Cause, u16>,
     hash: Keyed,
 }
 
@@ -119,21 +133,18 @@ impl Slot {
         self.since
     }
 
-    pub(super) fn cause(&self) -> &Cause {
-        &self.cause
-    }
-
     pub(super) fn count(&self) -> u32 {
-        self.detail.as_ref().map_or(0, |detail| detail.count)
+        self.own.as_ref().map_or(0, |own| own.detail.count)
     }
 
     pub(super) fn ban(&self, slots: &Slots, names: &Names) -> Ban {
-        let detail = self.detail.as_deref().cloned().unwrap_or_default();
+        let own = self.own.as_deref().cloned();
+        let detail = own.map(|own| own.detail).unwrap_or_default();
         Ban {
             client: self.client,
             jail: self.jail().map(|jail| names.get(jail)),
             origin: slots.origin(self).clone(),
-            cause: self.cause.clone(),
+            cause: slots.cause(self).clone(),
             count: detail.count,
             first_status: detail.first_status,
             last_status: detail.last_status,
@@ -150,7 +161,7 @@ impl Slots {
             slots: Vec::new(),
             free: Vec::new(),
             index: HashTable::new(),
-            by_end: BTreeSet::new(),
+            ends: Vec::new(),
             log: VecDeque::new(),
             floor: 0,
             lifted: 0,
@@ -158,7 +169,8 @@ impl Slots {
             v4_lengths: [0; 33],
             v6_lengths: [0; 129],
             origins: vec![Origin::Jail, Origin::Manual],
-            shared: HashSet::new(),
+            causes: Vec::new(),
+            shared: HashMap::new(),
             hash,
         }
     }
@@ -192,6 +204,17 @@ impl Slots {
 
     pub(super) fn origin(&self, slot: &Slot) -> &Origin {
         &self.origins[usize::from(slot.origin)]
+    }
+
+    pub(super) fn cause<'a>(&'a self, slot: &'a Slot) -> &'a Cause {
+        match &slot.own {
+            Some(own) => &own.cause,
+            // a free slot, which nobody reads, may name none
+            None => self
+                .causes
+                .get(usize::from(slot.cause))
+                .unwrap_or(&Cause::Failures),
+        }
     }
 
     pub(super) fn is_outside(&self, slot: &Slot) -> bool {
@@ -249,22 +272,16 @@ impl Slots {
         nets.flat_map(move |net| self.of(net.trunc(), jail))
     }
 
-    /// The active ban that ends first.
-    pub(super) fn first_to_end(&self) -> Option<(Millis, u32)> {
-        self.by_end.first().copied()
-    }
-
     /// Begins a ban, or changes the one at its place. Answers whether one stood.
     pub(super) fn put(&mut self, place: Place, terms: Terms) -> bool {
         let held = self.find(&place);
-        let detail = (terms.detail != Detail::default()).then(|| Box::new(terms.detail));
-        let cause = self.share(terms.cause);
+        let (cause, own) = self.keep(terms.cause, terms.detail);
         let id = match held {
             Some(id) => {
-                self.by_end.remove(&(self.slot(id).until, id));
+                self.leave(id);
                 let slot = &mut self.slots[id as usize];
                 (slot.since, slot.until) = (terms.since, terms.until);
-                (slot.cause, slot.detail, slot.updated) = (cause, detail, true);
+                (slot.cause, slot.own, slot.updated) = (cause, own, true);
                 id
             }
             None => {
@@ -272,6 +289,7 @@ impl Slots {
                     client: place.client,
                     jail: place.jail.map_or(EVERYWHERE, |jail| jail.0),
                     origin: self.intern(place.origin),
+                    rank: 0,
                     silent: place.silent,
                     updated: false,
                     lift: None,
@@ -279,12 +297,12 @@ impl Slots {
                     since: terms.since,
                     until: terms.until,
                     cause,
-                    detail,
+                    own,
                 };
                 self.insert(slot)
             }
         };
-        self.by_end.insert((terms.until, id));
+        self.enter(id);
         self.record(id);
         held.is_some()
     }
@@ -293,12 +311,12 @@ impl Slots {
     pub(super) fn lift(&mut self, id: u32, how: Lift) {
         let slot = &mut self.slots[id as usize];
         slot.lift = Some(how);
-        let (client, jail, until, silent) = (slot.client, slot.jail, slot.until, slot.silent);
+        let (client, jail, silent) = (slot.client, slot.jail, slot.silent);
         let hash = self.hash.hash_one((client, jail));
         if let Ok(entry) = self.index.find_entry(hash, |held| *held == id) {
             entry.remove();
         }
-        self.by_end.remove(&(until, id));
+        self.leave(id);
         *self.length(client) -= 1;
         if silent {
             self.silent -= 1;
@@ -332,8 +350,7 @@ impl Slots {
     fn release(&mut self, id: u32) {
         let slot = &mut self.slots[id as usize];
         slot.seq = 0;
-        slot.detail = None;
-        slot.cause = Cause::Failures;
+        slot.own = None;
         self.free.push(id);
     }
 
@@ -377,19 +394,19 @@ impl Slots {
     }
 
     /// A hundred thousand decisions name a handful of scenarios.
-    fn share(&mut self, cause: Cause) -> Cause {
-        match cause {
-            Cause::Decision(text) => Cause::Decision(match self.shared.get(&text) {
-                Some(shared) => shared.clone(),
-                None => {
-                    if self.shared.len() < MAX_SHARED {
-                        self.shared.insert(text.clone());
-                    }
-                    text
-                }
-            }),
-            other => other,
+    fn keep(&mut self, cause: Cause, detail: Detail) -> (u16, Option<Box<Own>>) {
+        if detail == Detail::default() {
+            if let Some(shared) = self.shared.get(&cause) {
+                return (*shared, None);
+            }
+            if self.causes.len() < MAX_SHARED {
+                let shared = self.causes.len() as u16;
+                self.causes.push(cause.clone());
+                self.shared.insert(cause, shared);
+                return (shared, None);
+            }
         }
+        (OWN, Some(Box::new(Own { cause, detail })))
     }
 }
 

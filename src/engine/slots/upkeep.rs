@@ -1,13 +1,8 @@
 //! What the ledger's slots need beyond a ban's begin and end: full passes, restarts, memory, and
 //! the check that the indexes agree.
 
-use super::{
-    Client, Detail, EVERYWHERE, GAP, LOG_SLACK, MAX_LIFTED, Place, Slot, Slots, Terms, hash_of,
-};
-use crate::{
-    engine::{jail::JailId, ledger::Lift},
-    time::Millis,
-};
+use super::{Client, EVERYWHERE, GAP, LOG_SLACK, MAX_LIFTED, Place, Slot, Slots, Terms, hash_of};
+use crate::engine::{jail::JailId, ledger::Lift};
 
 impl Slots {
     /// Drops the silent bans of jails that `enforced` says no longer only simulate.
@@ -61,24 +56,25 @@ impl Slots {
         if lift.is_some() && seq <= self.floor {
             return;
         }
-        let detail = (terms.detail != Detail::default()).then(|| Box::new(terms.detail));
+        let (cause, own) = self.keep(terms.cause, terms.detail);
         let slot = Slot {
             client: place.client,
             jail: place.jail.map_or(EVERYWHERE, |jail| jail.0),
             origin: self.intern(place.origin),
+            rank: 0,
             silent: false,
             updated: false,
             lift,
             seq,
             since: terms.since,
             until: terms.until,
-            cause: self.share(terms.cause),
-            detail,
+            cause,
+            own,
         };
         let id = match lift {
             None => {
                 let id = self.insert(slot);
-                self.by_end.insert((terms.until, id));
+                self.enter(id);
                 id
             }
             Some(_) => {
@@ -107,6 +103,7 @@ impl Slots {
         self.index.reserve(more, |id| hash_of(hash, slots, *id));
         self.slots.reserve(more.saturating_sub(self.free.len()));
         self.log.reserve(more);
+        self.ends.reserve(more);
     }
 
     /// Gives memory back where most of it stands empty.
@@ -127,19 +124,20 @@ impl Slots {
             self.free.retain(|id| (*id as usize) < used);
             self.free.shrink_to_fit();
         }
+        if self.ends.capacity() > 64 && self.ends.len() < self.ends.capacity() / 4 {
+            self.ends.shrink_to(self.ends.len() * 2);
+        }
         if self.log.capacity() > 64 && self.log.len() < self.log.capacity() / 4 {
             self.log.shrink_to(self.log.len() * 2);
         }
     }
 
     pub(in crate::engine) fn bytes(&self) -> usize {
-        // a B-tree node of eleven keys is two thirds full on average
-        let tree = self.by_end.len() * (size_of::<(Millis, u32)>() + 2) * 3 / 2;
         self.slots.len() * size_of::<Slot>()
             + self.free.capacity() * 4
             + self.index.allocation_size()
             + self.log.capacity() * 4
-            + tree
+            + self.ends.capacity() * 4
     }
 
     /// Panics when the indexes disagree.
@@ -150,11 +148,7 @@ impl Slots {
             self.index.len(),
             "every active ban is indexed"
         );
-        assert_eq!(
-            active.len(),
-            self.by_end.len(),
-            "every active ban has an end"
-        );
+        assert_eq!(active.len(), self.ends.len(), "every active ban has an end");
         let silent = active.iter().filter(|slot| slot.silent).count();
         assert_eq!(silent, self.silent, "silent bans");
         let lifted = self
@@ -162,9 +156,14 @@ impl Slots {
             .iter()
             .filter(|slot| slot.seq != 0 && slot.lift.is_some());
         assert_eq!(lifted.count(), self.lifted, "lifted bans");
-        for (until, id) in &self.by_end {
-            assert_eq!(self.slot(*id).until, *until, "the end in order");
+        for (at, id) in self.ends.iter().enumerate() {
+            let (slot, parent) = (self.slot(*id), self.ends[at.saturating_sub(1) / 2]);
+            assert_eq!(slot.rank as usize, at, "every end knows its place");
+            let until = self.slot(parent).until;
+            assert!(until <= slot.until, "no ban ends before its parent");
         }
+        let first = active.iter().map(|slot| slot.until).min();
+        assert_eq!(self.first_to_end().map(|(until, _)| until), first);
         let lengths = self.v4_lengths.iter().chain(&self.v6_lengths);
         assert_eq!(
             lengths.sum::<u32>() as usize,

@@ -177,7 +177,6 @@ fn a_hundred_thousand_decisions_are_taken_in_without_much_memory() {
         assert!(began.elapsed() < Duration::from_secs(60), "not taken in");
         std::thread::sleep(SOON / 50);
     }
-    let grown = jailgate.rss_kib().saturating_sub(before);
     let active = "jailgate_bans_active{jail=\"*\",origin=\"crowdsec/lists\"} 100000";
     while !admin(&jailgate, "GET", "/metrics").contains(active) {
         assert!(
@@ -187,6 +186,15 @@ fn a_hundred_thousand_decisions_are_taken_in_without_much_memory() {
         std::thread::sleep(SOON / 50);
     }
     let took = began.elapsed();
-    // a debug build on a busy machine
-    assert!(grown < 40 << 10, "{grown} KiB after {took:?}");
+    let grown = jailgate.rss_kib().saturating_sub(before) * 1024;
+    let line = jailgate.wait_for("LAPI's decisions are in force");
+    let (_, millis) = line.split_once("millis=").expect("it says how long");
+    let millis: u64 = millis.trim().parse().expect("a number");
+    eprintln!("{took:.1?}, of it {millis} ms from LAPI's answer on; {grown} bytes");
+    // a debug build is ten times slower; what a busy machine takes is nobody's fault
+    let (slow, much) = match cfg!(debug_assertions) {
+        true => (60_000, 25_000_000),
+        false => (2_000, 15_000_000),
+    };
+    assert!(millis < slow && grown < much, "{grown} bytes, {line}");
 }
