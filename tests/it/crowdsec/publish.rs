@@ -6,7 +6,9 @@ use std::{
 };
 
 use super::{SOON, admin, block, config, fail, kept, refused, soon, unban};
-use crate::support::{Decision, Flood, Jailgate, KEY, Lapi, Link, Origin, PASSWORD, Way};
+use crate::support::{
+    Decision, Flood, Jailgate, KEY, Lapi, Link, MACHINE, Origin, PASSWORD, Peer, Way,
+};
 
 /// A gate that looks after what LAPI holds every two seconds.
 fn watchful(origin: &Origin, url: &str) -> String {
@@ -327,4 +329,50 @@ fn a_lapi_that_hangs_is_noticed_by_nobody_who_asks() {
         "two requests took {slowest:?}"
     );
     assert_eq!(lapi.decisions().len(), 0);
+}
+
+/// In front of LAPI 1.4.6, what newer ones answer about allowlists.
+fn newer(lapi: &Lapi, allowlists: &str) -> Peer {
+    Peer::nginx(&format!(
+        "server {{ listen 127.0.0.1:PORT; default_type application/json;\n{allowlists}\n\
+         location / {{ proxy_pass http://{}; }} }}",
+        lapi.address
+    ))
+}
+
+#[test]
+fn what_lapi_never_bans_is_not_published() {
+    let listed = "{\"results\":[{\"target\":\"203.0.113.1\",\"allowlists\":[\"office\"]}]}";
+    let many = format!("location = /v1/allowlists/check {{ return 200 '{listed}'; }}");
+    // as from 1.6.6 to 1.6.8
+    let each = "location = /v1/allowlists/check { return 404; }\n\
+                location = /v1/allowlists/check/203.0.113.1 { return 200; }\n\
+                location /v1/allowlists/check/ { return 204; }";
+    for allowlists in [&*many, each] {
+        let (lapi, origin) = (Lapi::start(), Origin::start());
+        let front = newer(&lapi, allowlists);
+        let url = format!("http://{}", front.address);
+        let jailgate = Jailgate::run(&config(&origin, &block(&url)));
+        fail(&jailgate, "203.0.113.1");
+        jailgate.wait_for("on LAPI's allowlist");
+        fail(&jailgate, "203.0.113.2");
+        let held = lapi.until(SOON, |held| !held.is_empty());
+        assert_eq!(ours(&held), ["203.0.113.2"]);
+        assert!(refused(&jailgate, "203.0.113.1"), "here it is banned");
+    }
+}
+
+#[test]
+fn a_machine_enters_itself_where_lapi_lets_it() {
+    let (lapi, origin) = (Lapi::start(), Origin::start());
+    let token = "a-registration-token-of-the-tests-1234";
+    let name = format!("machineId: newcomer, registrationToken: {token}");
+    let block = block(&lapi.url()).replace(&format!("machineId: {MACHINE}"), &name);
+    let jailgate = Jailgate::run(&config(&origin, &block));
+    fail(&jailgate, "203.0.113.1");
+    jailgate.wait_for("cscli machines validate");
+    lapi.cscli(&["machines", "validate", "newcomer"]);
+    let held = lapi.until(SOON * 2, |held| !held.is_empty());
+    assert_eq!(ours(&held), ["203.0.113.1"]);
+    assert!(!jailgate.text().contains(token));
 }
