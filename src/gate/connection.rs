@@ -14,7 +14,6 @@ use std::{
     time::Duration,
 };
 
-use bytes::{Bytes, BytesMut};
 use http::{Request, Response, StatusCode};
 use hyper::{
     body::Incoming,
@@ -22,7 +21,7 @@ use hyper::{
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
 use pin_project_lite::pin_project;
-use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::{io::AsyncReadExt, net::TcpStream};
 use tower::Service;
 
 use super::{
@@ -37,8 +36,6 @@ use super::{
     wire::Wire,
 };
 
-/// What HTTP/2 by prior knowledge begins with.
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Requests one HTTP/2 connection may give up before it is closed (rapid reset).
 const CANCELLED_MAX: u32 = 1000;
 /// HTTP/2 flow control, as Envoy's edge guide has it.
@@ -114,72 +111,75 @@ impl<S: Stack> Front<S> {
     }
 
     async fn serve(
-        &self,
+        self,
         site: Arc<Site>,
         mut stream: Stream,
         peer: Option<SocketAddr>,
         mut place: Place,
     ) -> Result<(), Early> {
         let door = &site.doors[self.door];
-        let peer = within(door.timeouts.header, source(&mut stream, peer, door))
-            .await
-            .map_err(Early::Proxy)?;
+        let peer = match (&mut stream, peer) {
+            (Stream::Tcp(stream), Some(peer)) if door.proxy_trusted.contains(peer.ip()) => {
+                let named = Box::pin(within(door.timeouts.header, source(stream, peer)));
+                Some(named.await.map_err(Early::Proxy)?)
+            }
+            _ => peer,
+        };
         if let Some(peer) = peer {
             let ip = peer.ip().to_canonical();
             if !door.trusted.contains(ip) && !place.of(ip, &door.limits) {
                 return Err(Early::Crowded(ip));
             }
         }
-        let (io, h2, ahead) = match &door.tls {
+        let (io, h2) = match &door.tls {
             Some(acceptor) => {
                 // Boxed: the task of every connection would be as large, and is moved about.
                 let accepted = Box::pin(within(door.timeouts.header, acceptor.accept(stream)));
                 let tls = accepted.await.map_err(Early::Tls)?;
                 let h2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
-                (Io::Tls(Box::new(tls)), h2, Bytes::new())
+                (Io::Tls(Box::new(tls)), h2)
             }
-            None => {
-                let stop = self.worker.tasks.stopping();
-                let first = within(door.timeouts.idle, sniff(&mut stream));
-                let first = tokio::select! {
-                    // Mostly there already, and then nobody need be told where to wake us.
-                    biased;
-                    first = first => first.map_err(Early::First)?,
-                    () = stop.cancelled() => return Ok(()),
-                };
-                let Some(first) = first else { return Ok(()) };
-                (Io::Plain(stream), first.starts_with(PREFACE), first)
-            }
+            None => (Io::Plain(stream), false),
         };
         let tls = door.tls.is_some();
         let timeouts = Timeouts::from(&door.timeouts);
-        let link = Link::new(self.worker.ticker.clone(), peer, tls, h2, timeouts);
+        let link = Link::new(self.worker.ticker.clone(), peer, tls, timeouts);
         let registered = self.worker.ticker.register(link.clone());
-        let wire = TokioIo::new(Wire::new(io, ahead, registered, place));
-        self.speak(wire, &link, door).await;
+        let mut wire = Wire::new(io, registered, place);
+        match tls {
+            true if h2 => wire.speak_h2(),
+            true => {}
+            false => wire.tell_protocol().await.map_err(Early::First)?,
+        }
+        let wire = TokioIo::new(wire);
+        self.speak(wire, &link, &site).await;
         Ok(())
     }
 
     /// Speaks HTTP until the connection ends. Errors are the client's business.
-    async fn speak(&self, wire: TokioIo<Wire>, link: &Arc<Link>, door: &Door) {
+    async fn speak(self, wire: TokioIo<Wire>, link: &Arc<Link>, site: &Site) {
+        let door = &site.doors[self.door];
+        let tasks = self.worker.tasks.clone();
         let requests = Requests {
-            front: self.clone(),
+            front: self,
             link: link.clone(),
             served: AtomicU32::new(0),
         };
-        if link.h2 {
-            let connection =
-                h2_builder(self.worker.tasks.clone(), door).serve_connection(wire, requests);
-            let drive = drive(connection, link, |connection| {
+        // In boxes of their own: inside the task's future they would be copied with it, several
+        // times until it runs.
+        if link.h2() {
+            let mut connection = Box::pin(h2_builder(tasks, door).serve_connection(wire, requests));
+            drive(connection.as_mut(), link, |connection| {
                 connection.graceful_shutdown()
-            });
-            // As the TLS handshake.
-            Box::pin(drive).await;
+            })
+            .await;
         } else {
-            let connection = h1_builder(door, wire.inner().sees_the_client_go())
-                .serve_connection(wire, requests)
-                .with_upgrades();
-            drive(connection, link, |connection| {
+            let mut connection = Box::pin(
+                h1_builder(door, wire.inner().sees_the_client_go())
+                    .serve_connection(wire, requests)
+                    .with_upgrades(),
+            );
+            drive(connection.as_mut(), link, |connection| {
                 connection.graceful_shutdown()
             })
             .await;
@@ -187,18 +187,8 @@ impl<S: Stack> Front<S> {
     }
 }
 
-/// The connection's source: the socket's peer, or whom a trusted one names.
-async fn source(
-    stream: &mut Stream,
-    peer: Option<SocketAddr>,
-    door: &Door,
-) -> io::Result<Option<SocketAddr>> {
-    let (Stream::Tcp(stream), Some(address)) = (stream, peer) else {
-        return Ok(peer);
-    };
-    if !door.proxy_trusted.contains(address.ip()) {
-        return Ok(peer);
-    }
+/// Whom a trusted peer names as the connection's source.
+async fn source(stream: &mut TcpStream, peer: SocketAddr) -> io::Result<SocketAddr> {
     let mut seen = vec![0; proxy_protocol::V2_MAX];
     loop {
         // Peeked, so that TLS and HTTP find the stream as if the header had never been there.
@@ -210,27 +200,13 @@ async fn source(
             Ok(Some((source, header))) => {
                 stream.read_exact(&mut seen[..header]).await?;
                 return Ok(match source {
-                    Source::Peer(real) => Some(real),
+                    Source::Peer(real) => real,
                     Source::Itself => peer,
                 });
             }
             // A peek does not wait for more than there is.
             Ok(None) => tokio::time::sleep(Duration::from_millis(5)).await,
             Err(error) => return Err(io::Error::new(io::ErrorKind::InvalidData, error)),
-        }
-    }
-}
-
-/// The first bytes, enough to tell HTTP/2 from HTTP/1.1; `None` when there are none.
-async fn sniff<T: AsyncRead + Unpin>(stream: &mut T) -> io::Result<Option<Bytes>> {
-    let mut first = BytesMut::with_capacity(4096);
-    loop {
-        if stream.read_buf(&mut first).await? == 0 {
-            return Ok((!first.is_empty()).then(|| first.freeze()));
-        }
-        let compared = first.len().min(PREFACE.len());
-        if compared == PREFACE.len() || first[..compared] != PREFACE[..compared] {
-            return Ok(Some(first.freeze()));
         }
     }
 }
@@ -286,8 +262,11 @@ where
 }
 
 /// Polls a connection until it is done, or ended by the ticker; tells it when to drain.
-async fn drive<C: Future>(connection: C, link: &Link, shut_down: impl Fn(Pin<&mut C>)) {
-    let mut connection = std::pin::pin!(connection);
+async fn drive<C: Future>(
+    mut connection: Pin<&mut C>,
+    link: &Link,
+    shut_down: impl Fn(Pin<&mut C>),
+) {
     let (mut watched, mut draining) = (false, false);
     std::future::poll_fn(|cx| {
         if !watched {
@@ -323,7 +302,7 @@ impl<S: Stack> hyper::service::Service<Request<Incoming>> for Requests<S> {
         let worker = &self.front.worker;
         let site = worker.site();
         let limit = site.doors[self.front.door].limits.body_bytes;
-        let quiet = if self.link.h2 {
+        let quiet = if self.link.h2() {
             self.link.timeouts().body
         } else {
             0
@@ -369,7 +348,7 @@ impl Drop for Begun {
     fn drop(&mut self) {
         if let Some(link) = &self.0 {
             link.finish();
-            if link.h2 && link.cancel() > CANCELLED_MAX {
+            if link.h2() && link.cancel() > CANCELLED_MAX {
                 link.end();
             }
         }

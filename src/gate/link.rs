@@ -6,21 +6,18 @@
 use std::{
     net::{IpAddr, SocketAddr},
     sync::{
-        Arc, Weak,
+        Arc,
         atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
     },
     task::Waker,
 };
 
 use bytes::BytesMut;
+use http::{HeaderMap, StatusCode};
 use parking_lot::Mutex;
 
 use super::scan::Found;
-use crate::{
-    config::ClientTimeouts,
-    proxy::{Forwarded, Informational},
-    time::Millis,
-};
+use crate::{config::ClientTimeouts, proxy::Forwarded, time::Millis};
 
 const ENDED: u32 = 1;
 const DRAINING: u32 = 2;
@@ -29,6 +26,8 @@ const TUNNEL: u32 = 4;
 const BOUNDARY: u32 = 8;
 /// One waits.
 const EARLY: u32 = 16;
+/// HTTP/2 is spoken.
+const H2: u32 = 32;
 
 /// No request number.
 const NEVER: u32 = u32::MAX;
@@ -37,13 +36,10 @@ const NEVER: u32 = u32::MAX;
 pub struct Link {
     /// Who is connected, after a PROXY header; `None` on a unix socket.
     pub peer: Option<SocketAddr>,
-    /// Whether it speaks HTTP/2.
-    pub h2: bool,
     timeouts: Timeouts,
     ticker: Arc<Ticker>,
     /// `X-Forwarded-*` as written for a peer that is not believed, and for one that is.
     forwarded: [Forwarded; 2],
-    informational: Option<Informational>,
     /// Coarse milliseconds; 0 is none.
     deadline: AtomicU64,
     flags: AtomicU32,
@@ -112,17 +108,14 @@ impl Link {
         ticker: Arc<Ticker>,
         peer: Option<SocketAddr>,
         tls: bool,
-        h2: bool,
         timeouts: Timeouts,
     ) -> Arc<Self> {
         let forwarded = Forwarded::new(peer.map(|peer| peer.ip()), false, tls);
-        Arc::new_cyclic(|this| Self {
+        Arc::new(Self {
             peer,
-            h2,
             timeouts,
             ticker,
             forwarded: [forwarded.clone(), forwarded.believed()],
-            informational: (!h2).then(|| informational(this.clone())),
             deadline: AtomicU64::new(0),
             flags: AtomicU32::new(0),
             active: AtomicU32::new(0),
@@ -139,9 +132,14 @@ impl Link {
         &self.forwarded[usize::from(trusted)]
     }
 
-    /// Whom to tell of 1xx responses; HTTP/2 clients are not (hyper has no way to send them).
-    pub fn informational(&self) -> Option<&Informational> {
-        self.informational.as_ref()
+    /// From the first request on.
+    pub fn speak_h2(&self) {
+        self.flags.fetch_or(H2, Relaxed);
+    }
+
+    /// Whether it speaks HTTP/2.
+    pub fn h2(&self) -> bool {
+        self.flags.load(Relaxed) & H2 != 0
     }
 
     /// The peer's address, canonical.
@@ -254,8 +252,26 @@ impl Link {
         };
     }
 
+    /// Passes a 1xx response on as it stands on the wire. Not to HTTP/2 clients: hyper has no way
+    /// to send them.
+    pub fn inform(&self, status: StatusCode, headers: &HeaderMap) {
+        if self.h2() {
+            return;
+        }
+        let reason = status.canonical_reason().unwrap_or_default();
+        let mut head = format!("HTTP/1.1 {} {reason}\r\n", status.as_str()).into_bytes();
+        for (name, value) in headers {
+            head.extend_from_slice(name.as_str().as_bytes());
+            head.extend_from_slice(b": ");
+            head.extend_from_slice(value.as_bytes());
+            head.extend_from_slice(b"\r\n");
+        }
+        head.extend_from_slice(b"\r\n");
+        self.early(&head);
+    }
+
     /// Puts a 1xx head before the response's; drops it where it would land inside another.
-    pub fn early(&self, head: &[u8]) {
+    fn early(&self, head: &[u8]) {
         if self.flags.load(Relaxed) & BOUNDARY != 0 {
             self.early.lock().extend_from_slice(head);
             self.flags.fetch_or(EARLY, Relaxed);
@@ -282,23 +298,6 @@ impl Link {
             waker.wake_by_ref();
         }
     }
-}
-
-/// Writes 1xx heads as they stand on the wire.
-fn informational(link: Weak<Link>) -> Informational {
-    Arc::new(move |status, headers| {
-        let Some(link) = link.upgrade() else { return };
-        let reason = status.canonical_reason().unwrap_or_default();
-        let mut head = format!("HTTP/1.1 {} {reason}\r\n", status.as_str()).into_bytes();
-        for (name, value) in headers {
-            head.extend_from_slice(name.as_str().as_bytes());
-            head.extend_from_slice(b": ");
-            head.extend_from_slice(value.as_bytes());
-            head.extend_from_slice(b"\r\n");
-        }
-        head.extend_from_slice(b"\r\n");
-        link.early(&head);
-    })
 }
 
 impl Ticker {
@@ -368,7 +367,7 @@ mod tests {
             body: 60_000,
             idle: 180_000,
         };
-        Link::new(ticker.clone(), None, false, false, timeouts)
+        Link::new(ticker.clone(), None, false, timeouts)
     }
 
     #[test]

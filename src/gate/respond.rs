@@ -362,7 +362,7 @@ where
                 (render(&refusal, *this.head, now), refusal.closes())
             }
         };
-        if !this.link.h2 && (closes || this.link.must_close(*this.number)) {
+        if !this.link.h2() && (closes || this.link.must_close(*this.number)) {
             response
                 .headers_mut()
                 .insert(header::CONNECTION, HeaderValue::from_static("close"));

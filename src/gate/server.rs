@@ -310,11 +310,13 @@ async fn accept<S: Stack>(
     stop: CancellationToken,
 ) {
     let (worker, door) = (front.worker.clone(), front.door);
+    // One for all: each would take its place among those who wait for the end anew.
+    let mut stopped = std::pin::pin!(stop.cancelled());
     loop {
         let accepted = tokio::select! {
             biased;
             accepted = listener.accept() => accepted,
-            () = stop.cancelled() => return,
+            () = &mut stopped => return,
         };
         match accepted {
             Ok((stream, peer)) => {
@@ -322,9 +324,9 @@ async fn accept<S: Stack>(
                 let Some(place) = crowd.enter(&site.doors[door].limits) else {
                     continue;
                 };
-                worker
-                    .tasks
-                    .spawn(front.clone().connect(site, stream, peer, place));
+                // In a box, or the runtime would copy all of it several times.
+                let served = Box::pin(front.clone().connect(site, stream, peer, place));
+                worker.tasks.spawn(served);
             }
             Err(error) if is_about_one_connection(&error) => {}
             Err(error) => {

@@ -78,6 +78,7 @@ async fn serve(
     if let Some(record) = &exchange.record {
         record.judge(|judged| judged.service = Some(upstream.name().clone()));
     }
+    let link = &exchange.link;
     let began = exchange.timed().then(|| worker.clock.elapsed());
     let answer = worker
         .proxy
@@ -85,8 +86,8 @@ async fn serve(
             upstream,
             &mut exchange.head,
             std::mem::take(&mut exchange.body),
-            exchange.link.forwarded(exchange.trusted),
-            exchange.link.informational(),
+            link.forwarded(exchange.trusted),
+            Some(&|status, headers| link.inform(status, headers)),
             exchange.now,
         )
         .await;

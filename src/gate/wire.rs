@@ -9,7 +9,7 @@ use std::{
     task::{Context, Poll, Waker, ready},
 };
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{
@@ -24,6 +24,11 @@ use crate::time::Millis;
 /// the copy is short.
 const GATHERED: usize = 2048;
 
+/// What HTTP/2 by prior knowledge begins with.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// Bytes asked for to tell it by: most requests come whole.
+const FIRST_READ: usize = 4096;
+
 /// How long a body that nobody wants any more is read, in milliseconds.
 const LINGER: Millis = 5_000;
 
@@ -32,7 +37,7 @@ const LINGER: Millis = 5_000;
 pub struct Wire {
     io: Io,
     /// Read before hyper took over: the bytes the protocol was told by.
-    ahead: Bytes,
+    ahead: BytesMut,
     registered: Registered,
     /// Given back when the socket closes, upgraded or not.
     _place: Place,
@@ -54,16 +59,14 @@ pub struct Wire {
 }
 
 impl Wire {
-    /// `ahead` is what was read from `io` already.
-    pub fn new(io: Io, ahead: Bytes, registered: Registered, place: Place) -> Self {
-        let link = registered.link();
-        let scanning = !link.h2;
-        link.at_boundary(true);
+    /// Nothing was read from `io` yet. HTTP/1.1 until told otherwise.
+    pub fn new(io: Io, registered: Registered, place: Place) -> Self {
+        registered.link().at_boundary(true);
         Self {
             io,
-            ahead,
+            ahead: BytesMut::new(),
             scan: Scan::default(),
-            scanning,
+            scanning: true,
             phase: Phase::Idle,
             waker: None,
             lingering: false,
@@ -73,6 +76,52 @@ impl Wire {
             ahead_of_us: false,
             registered,
             _place: place,
+        }
+    }
+
+    /// HTTP/2 is spoken from the first byte on.
+    pub fn speak_h2(&mut self) {
+        self.link().speak_h2();
+        self.scanning = false;
+    }
+
+    /// Reads until it is known which protocol is spoken. An error when the client sends nothing,
+    /// or when the end begins first.
+    pub async fn tell_protocol(&mut self) -> io::Result<()> {
+        std::future::poll_fn(|cx| self.poll_first(cx)).await
+    }
+
+    fn poll_first(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            let known = self.ahead.len().min(PREFACE.len());
+            if known > 0 && self.ahead[..known] != PREFACE[..known] {
+                return Poll::Ready(Ok(()));
+            }
+            if known == PREFACE.len() {
+                self.speak_h2();
+                return Poll::Ready(Ok(()));
+            }
+            // Kept at its own size: hyper reads on with a buffer of its own.
+            let mut first = [MaybeUninit::uninit(); FIRST_READ];
+            let mut first = ReadBuf::uninit(&mut first);
+            if Pin::new(&mut self.io)
+                .poll_read(cx, &mut first)?
+                .is_pending()
+            {
+                self.waiting();
+                self.alive(cx)?;
+                if self.link().draining() {
+                    return Poll::Ready(Err(io::ErrorKind::Interrupted.into()));
+                }
+                return Poll::Pending;
+            }
+            if first.filled().is_empty() {
+                return match self.ahead.is_empty() {
+                    true => Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
+                    false => Poll::Ready(Ok(())),
+                };
+            }
+            self.ahead.extend_from_slice(first.filled());
         }
     }
 
@@ -229,8 +278,12 @@ impl AsyncRead for Wire {
         let this = &mut *self;
         let before = buf.filled().len();
         if !this.ahead.is_empty() {
-            let taken = this.ahead.split_to(this.ahead.len().min(buf.remaining()));
-            buf.put_slice(&taken);
+            let taken = this.ahead.len().min(buf.remaining());
+            buf.put_slice(&this.ahead[..taken]);
+            this.ahead.advance(taken);
+            if this.ahead.is_empty() {
+                this.ahead = BytesMut::new();
+            }
         } else if Pin::new(&mut this.io).poll_read(cx, buf)?.is_pending() {
             this.waiting();
             this.alive(cx)?;

@@ -3,7 +3,7 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue, header, request::Parts};
 
-use super::Forwarded;
+use super::{Forwarded, Spelt};
 
 /// A request's header lines as they go upstream, whatever the protocol there.
 pub(super) struct Outgoing<'a> {
@@ -101,7 +101,7 @@ impl Outgoing<'_> {
 
     fn each_forwarded(&self, believed: &Believed<'_>, emit: &mut impl FnMut(&str, &[u8])) {
         let Forwarded { peer, https, .. } = self.forwarded;
-        let peer = peer.as_deref().map(str::as_bytes);
+        let peer = peer.as_ref().map(Spelt::as_bytes);
         self.append_forwarded_for(believed, peer, emit);
         if let Some(address) = believed.real_ip.or(peer) {
             emit("x-real-ip", address);

@@ -1,7 +1,7 @@
 //! Takes a judged request to its service and brings the response back: routes, upstream
 //! connections, hop-by-hop rules, upgrades. It neither judges nor renders: the gate does.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{io::Write as _, net::IpAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Version, header, request::Parts};
@@ -48,7 +48,7 @@ mod upstream;
 const SWEEP: Duration = Duration::from_secs(5);
 
 /// Told of every 1xx response but 100 and 101, before the final one.
-pub type Informational = Arc<dyn Fn(StatusCode, &HeaderMap) + Send + Sync>;
+pub type Informational<'a> = &'a (dyn Fn(StatusCode, &HeaderMap) + Send + Sync);
 
 /// One worker's way to the services: its own pools, shared only by clones inside its thread.
 #[derive(Clone, Debug)]
@@ -67,7 +67,7 @@ struct Inner {
 /// text.
 #[derive(Clone, Debug)]
 pub struct Forwarded {
-    peer: Option<Arc<str>>,
+    peer: Option<Spelt>,
     trusted: bool,
     https: bool,
 }
@@ -77,7 +77,7 @@ impl Forwarded {
     /// `trusted` whether its `X-Forwarded-*` are believed; `https` whether it speaks TLS.
     pub fn new(peer: Option<IpAddr>, trusted: bool, https: bool) -> Self {
         Self {
-            peer: peer.map(|ip| ip.to_canonical().to_string().into()),
+            peer: peer.map(|ip| Spelt::new(ip.to_canonical())),
             trusted,
             https,
         }
@@ -92,11 +92,33 @@ impl Forwarded {
     }
 }
 
+/// An address as text, in its place: one is made for every connection.
+#[derive(Clone, Debug)]
+struct Spelt {
+    bytes: [u8; 45],
+    length: u8,
+}
+
+impl Spelt {
+    fn new(ip: IpAddr) -> Self {
+        let mut bytes = [0; 45];
+        let mut rest = &mut bytes[..];
+        // The longest address there is fits.
+        let _ = write!(rest, "{ip}");
+        let length = 45 - rest.len() as u8;
+        Self { bytes, length }
+    }
+
+    fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.length)]
+    }
+}
+
 /// A request with what is known of it before a server is chosen.
 struct Errand<'a> {
     parts: &'a Parts,
     forwarded: &'a Forwarded,
-    informational: Option<&'a Informational>,
+    informational: Option<Informational<'a>>,
     pass_host_header: bool,
     upgrade: bool,
     expect: bool,
@@ -143,7 +165,7 @@ impl Proxy {
         parts: &mut Parts,
         body: B,
         forwarded: &Forwarded,
-        informational: Option<&Informational>,
+        informational: Option<Informational<'_>>,
         now: Millis,
     ) -> Result<Response<Body>, Error>
     where

@@ -63,7 +63,6 @@ impl Bench {
                 Arc::default(),
                 Some(([10, 0, 0, 1], 9).into()),
                 false,
-                false,
                 timeouts,
             ),
             site: self.site.clone(),

@@ -60,7 +60,7 @@ pub(super) struct Connection {
 pub(super) struct Ask<'a> {
     pub(super) method: &'a Method,
     pub(super) upgrade: bool,
-    pub(super) informational: Option<&'a Informational>,
+    pub(super) informational: Option<Informational<'a>>,
     pub(super) clock: &'a Clock,
     pub(super) now: Millis,
 }

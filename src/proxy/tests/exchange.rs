@@ -279,8 +279,9 @@ async fn interim_responses_are_told_and_the_final_one_returned() {
     .await;
     let told = Arc::new(parking_lot::Mutex::new(Vec::new()));
     let sink = told.clone();
-    let informational: super::super::Informational =
-        Arc::new(move |status, headers| sink.lock().push((status, headers["link"].clone())));
+    let informational = move |status, headers: &http::HeaderMap| {
+        sink.lock().push((status, headers["link"].clone()))
+    };
     let (mut parts, body) = get("/").into_parts();
     let response = proxy()
         .forward(
