@@ -124,7 +124,7 @@ impl fmt::Display for Rule {
 }
 
 /// The chain of addresses that proxies append to.
-pub const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// The peer is trusted, or a unix socket's.
 fn believed(asked: &Asked<'_>, source: &SourceCriterion) -> Result<Client, NoClient> {

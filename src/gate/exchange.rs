@@ -10,7 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, header, request::Parts, uri::PathAndQuery};
+use http::{HeaderValue, header, request::Parts, uri::PathAndQuery};
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Sleep, sleep};
@@ -108,13 +108,6 @@ impl Asked {
             agent: self.agent.as_ref().map_or(b"", HeaderValue::as_bytes),
         }
     }
-}
-
-/// `User-Agent` as sent, empty when there is none.
-pub fn agent(headers: &HeaderMap) -> &[u8] {
-    headers
-        .get(header::USER_AGENT)
-        .map_or(b"", HeaderValue::as_bytes)
 }
 
 /// A `Host` without its port.

@@ -10,8 +10,8 @@ use http::{Response, StatusCode};
 use self::rebuild::{Metadata, rebuild};
 pub use self::suspicion::Suspicion;
 use super::{
-    client_ip::{Client, FORWARDED_FOR, Rule},
-    exchange::{Body, Exchange, agent},
+    client_ip::{Client, Rule},
+    exchange::{Body, Exchange},
     guard, identify,
     respond::Refusal,
     site::{Site, Warden},
@@ -79,9 +79,8 @@ fn judge(
         };
         Refusal::Unasked(status, why)
     };
-    let headers = &exchange.head.headers;
-    let asked = rebuild(headers, asker).map_err(refused)?;
-    if !headers.contains_key(FORWARDED_FOR) {
+    let asked = rebuild(&exchange.head.headers, asker).map_err(refused)?;
+    if !asked.forwarded_for {
         return Err(refused("X-Forwarded-For is missing"));
     }
     let client = match identify::asked_about(exchange, warden) {
@@ -111,7 +110,7 @@ fn decide(
         method: asked.method.as_bytes(),
         host: asked.host.as_bytes(),
         target: asked.target.as_bytes(),
-        agent: agent(&exchange.head.headers),
+        agent: asked.agent,
     };
     let verdict = site.engine.check(warden.id, &request, exchange.now);
     warden.metrics.judged(&verdict);

@@ -1,19 +1,10 @@
 //! The request a proxy asks about, out of the headers it describes it with. Pure. What is missing,
 //! doubled or odd is refused: a default would judge another request than the one that is served.
 
-use http::{HeaderMap, HeaderName, uri::PathAndQuery};
+use http::{HeaderMap, HeaderValue};
 
 use super::Asker;
 use crate::gate::strict::plausible;
-
-// Made here once: a name given as text is read anew for every look-up.
-static METHOD: HeaderName = HeaderName::from_static("x-forwarded-method");
-static HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-static URI: HeaderName = HeaderName::from_static("x-forwarded-uri");
-static PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-static ORIGINAL_METHOD: HeaderName = HeaderName::from_static("x-original-method");
-static ORIGINAL_URI: HeaderName = HeaderName::from_static("x-original-uri");
-static ORIGINAL_URL: HeaderName = HeaderName::from_static("x-original-url");
 
 /// Longest target taken.
 const TARGET_MAX: usize = 64 * 1024;
@@ -27,35 +18,35 @@ pub struct Metadata<'a> {
     pub host: &'a str,
     /// Path and query, origin-form.
     pub target: &'a str,
+    /// `User-Agent`, empty when there is none.
+    pub agent: &'a [u8],
+    /// There is an `X-Forwarded-For`, whatever it says.
+    pub forwarded_for: bool,
 }
 
 /// Reads `X-Forwarded-{Method,Host,Uri,Proto}`; from nginx also `X-Original-{Method,URI,URL}`,
 /// which must agree with the others where both are there. The error names the header.
 pub fn rebuild(headers: &HeaderMap, asker: Asker) -> Result<Metadata<'_>, &'static str> {
-    let one = |name: &HeaderName, odd: &'static str| -> Result<Option<&str>, &'static str> {
-        let mut values = headers.get_all(name).iter();
-        match (values.next(), values.next()) {
-            (None, _) => Ok(None),
-            (Some(value), None) => value.to_str().map(Some).map_err(|_| odd),
-            (Some(_), Some(_)) => Err(odd),
-        }
-    };
-    let mut method = one(&METHOD, "X-Forwarded-Method is doubled or odd")?;
-    let mut host = one(&HOST, "X-Forwarded-Host is doubled or odd")?;
-    let mut target = one(&URI, "X-Forwarded-Uri is doubled or odd")?;
-    let mut proto = one(&PROTO, "X-Forwarded-Proto is doubled or odd")?;
+    let told = Told::by(headers);
+    let mut method = told.method.text("X-Forwarded-Method is doubled or odd")?;
+    let mut host = told.host.text("X-Forwarded-Host is doubled or odd")?;
+    let mut target = told.uri.text("X-Forwarded-Uri is doubled or odd")?;
+    let mut proto = told.proto.text("X-Forwarded-Proto is doubled or odd")?;
     if asker == Asker::AuthRequest {
+        let original = told.original_method;
         agree(
             &mut method,
-            one(&ORIGINAL_METHOD, "X-Original-Method is doubled or odd")?,
+            original.text("X-Original-Method is doubled or odd")?,
         )
         .ok_or("X-Original-Method and X-Forwarded-Method differ")?;
+        let original = told.original_uri;
         agree(
             &mut target,
-            one(&ORIGINAL_URI, "X-Original-URI is doubled or odd")?,
+            original.text("X-Original-URI is doubled or odd")?,
         )
         .ok_or("X-Original-URI and X-Forwarded-Uri differ")?;
-        if let Some(url) = one(&ORIGINAL_URL, "X-Original-URL is doubled or odd")? {
+        let original = told.original_url;
+        if let Some(url) = original.text("X-Original-URL is doubled or odd")? {
             let (scheme, named, path) = split_url(url).ok_or("X-Original-URL is no http URL")?;
             agree(&mut proto, Some(scheme)).ok_or("X-Original-URL and X-Forwarded-Proto differ")?;
             agree(&mut host, Some(named)).ok_or("X-Original-URL and X-Forwarded-Host differ")?;
@@ -78,7 +69,74 @@ pub fn rebuild(headers: &HeaderMap, asker: Asker) -> Result<Metadata<'_>, &'stat
         method,
         host: without_port(host),
         target,
+        agent: told.agent.map_or(b"", HeaderValue::as_bytes),
+        forwarded_for: told.forwarded_for,
     })
+}
+
+/// The lines about the client's request, noted in passing: looking up names that http does not
+/// know costs more than passing every line once.
+#[derive(Default)]
+struct Told<'a> {
+    method: Line<'a>,
+    host: Line<'a>,
+    uri: Line<'a>,
+    proto: Line<'a>,
+    original_method: Line<'a>,
+    original_uri: Line<'a>,
+    original_url: Line<'a>,
+    agent: Option<&'a HeaderValue>,
+    forwarded_for: bool,
+}
+
+/// What may stand there once.
+#[derive(Clone, Copy, Default)]
+enum Line<'a> {
+    #[default]
+    Missing,
+    Once(&'a HeaderValue),
+    Again,
+}
+
+impl<'a> Told<'a> {
+    fn by(headers: &'a HeaderMap) -> Self {
+        let mut told = Self::default();
+        for (name, value) in headers {
+            let line = match name.as_str() {
+                "x-forwarded-method" => &mut told.method,
+                "x-forwarded-host" => &mut told.host,
+                "x-forwarded-uri" => &mut told.uri,
+                "x-forwarded-proto" => &mut told.proto,
+                "x-original-method" => &mut told.original_method,
+                "x-original-uri" => &mut told.original_uri,
+                "x-original-url" => &mut told.original_url,
+                "user-agent" => {
+                    told.agent.get_or_insert(value);
+                    continue;
+                }
+                "x-forwarded-for" => {
+                    told.forwarded_for = true;
+                    continue;
+                }
+                _ => continue,
+            };
+            *line = match line {
+                Line::Missing => Line::Once(value),
+                Line::Once(_) | Line::Again => Line::Again,
+            };
+        }
+        told
+    }
+}
+
+impl<'a> Line<'a> {
+    fn text(self, odd: &'static str) -> Result<Option<&'a str>, &'static str> {
+        match self {
+            Self::Missing => Ok(None),
+            Self::Once(value) => value.to_str().map(Some).map_err(|_| odd),
+            Self::Again => Err(odd),
+        }
+    }
 }
 
 /// Takes the other value where there is none yet; `None` when the two differ.
@@ -97,11 +155,20 @@ fn split_url(url: &str) -> Option<(&str, &str, &str)> {
     Some((scheme, &rest[..path], &rest[path..]))
 }
 
+/// What [`PathAndQuery`](http::uri::PathAndQuery) takes, short of a fragment and of what is not
+/// ASCII; making one takes memory.
 fn is_target(target: &str) -> bool {
-    target.starts_with('/')
+    let (path, query) = match target.split_once('?') {
+        Some((path, query)) => (path, query),
+        None => (target, ""),
+    };
+    let plain = |byte| matches!(byte, 0x21 | 0x24..=0x3B | 0x3D | 0x40..=0x5F | 0x61..=0x7E);
+    path.starts_with('/')
         && target.len() <= TARGET_MAX
-        && !target.contains('#')
-        && PathAndQuery::try_from(target).is_ok()
+        && path.bytes().all(|byte| plain(byte) || byte == b'"')
+        && query
+            .bytes()
+            .all(|byte| plain(byte) || matches!(byte, b'?' | b'`'))
 }
 
 fn without_port(host: &str) -> &str {
@@ -134,6 +201,8 @@ mod tests {
         method: "POST",
         host: "app.example",
         target: "/login?next=/",
+        agent: b"",
+        forwarded_for: false,
     };
 
     #[test]
@@ -195,6 +264,21 @@ mod tests {
                 rebuild(&headers(&lines), Asker::ForwardAuth).is_err(),
                 "{name}: {value}"
             );
+        }
+    }
+
+    #[test]
+    fn a_target_is_what_the_parser_of_requests_takes_for_one() {
+        use http::uri::PathAndQuery;
+        for byte in (b' '..=b'~').filter(|byte| *byte != b'#') {
+            for (before, after) in [("/a", "b"), ("/a?", "b")] {
+                let target = format!("{before}{}{after}", char::from(byte));
+                let parsed = PathAndQuery::try_from(target.as_str());
+                assert_eq!(is_target(&target), parsed.is_ok(), "{target}");
+            }
+        }
+        for target in ["", "?a", "/a#b", "/a?b#c", "/\u{e9}", "*"] {
+            assert!(!is_target(target), "{target}");
         }
     }
 
