@@ -3,6 +3,7 @@
 //! a 32-bit end cannot tell. It neither counts nor knows why.
 
 mod expiries;
+mod prefetch;
 mod ranges;
 
 use std::{hash::BuildHasher, net::IpAddr};

@@ -1,7 +1,7 @@
 //! The ends of single clients' bans: open addressing that is read without a lock, so that two cores
 //! asking at once share no line that either writes. A byte of each client's hash stands apart from
-//! the rest, so that whoever is not banned costs a look at two megabytes for a million, not at
-//! twenty. What an end means is the scope's.
+//! the rest, so that whoever is not banned waits for two megabytes for a million, not for twenty;
+//! the rest is asked for before it is known whether it is needed. What an end means is the scope's.
 
 use std::{
     hash::BuildHasher as _,
@@ -15,7 +15,7 @@ use arc_swap::ArcSwap;
 use crossbeam_utils::CachePadded;
 use parking_lot::Mutex;
 
-use super::{End, Keyed};
+use super::{End, Keyed, prefetch::prefetch};
 
 /// No end any more. The place stays its client's until the table is rebuilt: given to another, a
 /// reader could take the old end for the new client's.
@@ -41,7 +41,7 @@ pub struct Expiries<const N: usize> {
 
 #[derive(Debug)]
 struct Table<const N: usize> {
-    /// A byte per place of each bucket, in order from the lowest; 0 is a free one.
+    /// A byte per place of each bucket, the first is the lowest; 0 is a free one.
     tags: Box<[AtomicU64]>,
     slots: Box<[[Slot<N>; BUCKET]]>,
 }
@@ -182,10 +182,10 @@ impl<const N: usize> Table<N> {
     #[inline]
     fn find(&self, hash: u64, key: [u32; N]) -> Option<(&Slot<N>, u32)> {
         for (tags, slots) in self.search(hash) {
+            let own = own_place(hash);
+            prefetch(&slots[own..BUCKET.min(own + 2)]);
             let tags = tags.load(Ordering::Acquire);
-            // Where a byte is the same, this has its highest bit; others seldom do.
-            let differ = tags ^ (ONES * tag(hash));
-            let mut same = differ.wrapping_sub(ONES) & !differ & (ONES << 7);
+            let mut same = zero_bytes(tags ^ (ONES * tag(hash)));
             while same != 0 {
                 let slot = &slots[same.trailing_zeros() as usize / 8];
                 if slot.key() == key {
@@ -193,8 +193,8 @@ impl<const N: usize> Table<N> {
                 }
                 same &= same - 1;
             }
-            // Places are taken from the first on and never given up.
-            if tags >> 56 == 0 {
+            // Places are never given up: where one is free, nobody was sent on to the next bucket.
+            if zero_bytes(tags) != 0 {
                 return None;
             }
         }
@@ -203,10 +203,12 @@ impl<const N: usize> Table<N> {
 
     /// The key is not there and there is room.
     fn insert(&self, hash: u64, key: [u32; N], end: u32) {
-        let free = |tags: &AtomicU64| tags.load(Ordering::Relaxed) >> 56 == 0;
+        let free = |tags: &AtomicU64| zero_bytes(tags.load(Ordering::Relaxed)) != 0;
         if let Some((tags, slots)) = self.search(hash).find(|(tags, _)| free(tags)) {
             let held = tags.load(Ordering::Relaxed);
-            let at = BUCKET - held.leading_zeros() as usize / 8;
+            let own = own_place(hash);
+            let from_own = zero_bytes(held.rotate_right(8 * own as u32));
+            let at = (own + from_own.trailing_zeros() as usize / 8) % BUCKET;
             for (word, value) in slots[at].key.iter().zip(key) {
                 word.store(value, Ordering::Relaxed);
             }
@@ -220,6 +222,18 @@ impl<const N: usize> Table<N> {
 #[inline]
 fn tag(hash: u64) -> u64 {
     (hash & 0xff).max(1)
+}
+
+/// The place of its bucket that a client takes when it is free, or else one soon after.
+#[inline]
+fn own_place(hash: u64) -> usize {
+    (hash >> 8) as usize % BUCKET
+}
+
+/// The highest bit of every byte that is zero, and seldom of one above such a byte.
+#[inline]
+fn zero_bytes(word: u64) -> u64 {
+    word.wrapping_sub(ONES) & !word & (ONES << 7)
 }
 
 impl<const N: usize> Slot<N> {

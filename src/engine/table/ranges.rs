@@ -1,7 +1,13 @@
 //! Bans of whatever is not a single client: one table per prefix length, changed in place, so that
 //! taking in a hundred thousand ranges copies none of them. What a range means is the scope's.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
@@ -19,6 +25,8 @@ pub(super) struct Ranges {
 #[derive(Debug)]
 struct Lengths<const N: usize> {
     tables: ArcSwap<Vec<(u8, Arc<Expiries<N>>)>>,
+    /// There is a table; most have none, and looking for them is not free.
+    any: AtomicBool,
     hash: Keyed,
 }
 
@@ -70,12 +78,16 @@ impl<const N: usize> Lengths<N> {
     fn new(hash: Keyed) -> Self {
         Self {
             tables: ArcSwap::default(),
+            any: AtomicBool::new(false),
             hash,
         }
     }
 
     #[inline]
     fn longest(&self, key: impl Fn(u8) -> [u32; N]) -> Option<End> {
+        if !self.any.load(Ordering::Relaxed) {
+            return None;
+        }
         let tables = self.tables.load();
         let found = tables
             .iter()
@@ -99,6 +111,7 @@ impl<const N: usize> Lengths<N> {
             let mut more = Vec::clone(&tables);
             more.push((len, table));
             self.tables.store(Arc::new(more));
+            self.any.store(true, Ordering::Relaxed);
         }
     }
 
