@@ -278,10 +278,7 @@ impl Jail {
 
 /// The path of a target as a ban keeps it: no query, lossy, short.
 fn path_of(target: &[u8]) -> Box<str> {
-    let path = target
-        .split(|byte| matches!(byte, b'?' | b'#'))
-        .next()
-        .unwrap_or_default();
+    let path = memchr::memchr2(b'?', b'#', target).map_or(target, |end| &target[..end]);
     let text = String::from_utf8_lossy(&path[..path.len().min(MAX_PATH)]);
     text[..text.floor_char_boundary(MAX_PATH)].into()
 }

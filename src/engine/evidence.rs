@@ -110,10 +110,8 @@ impl Engine {
         status: u16,
         at: Millis,
     ) {
-        let path = request
-            .target
-            .split(|byte| matches!(byte, b'?' | b'#'))
-            .next();
+        let target = request.target;
+        let path = memchr::memchr2(b'?', b'#', target).map_or(target, |end| &target[..end]);
         self.evidence.push(&Trace {
             at,
             client: addr,
@@ -121,7 +119,7 @@ impl Engine {
             status,
             method: request.method,
             host: request.host,
-            path: path.unwrap_or_default(),
+            path,
             agent: request.agent,
         });
     }
