@@ -16,6 +16,8 @@ use crate::{engine::Ban, telemetry::in_full, time::Millis};
 const DECISIONS: usize = 500;
 /// Nothing new at LAPI for so long: it is through with what was under way.
 const QUIET: Duration = Duration::from_secs(1);
+/// A write that takes longer waited for others.
+const AT_ONCE: Millis = 300;
 /// More looks than this find somebody else publishing under our name.
 const LOOKS: u32 = 30;
 /// A walk takes LAPI at most one in so many seconds: at 100,000 alerts each question costs 1.4.6
@@ -39,19 +41,26 @@ impl Publisher {
     }
 
     /// The newest alerts when no more arrive: LAPI also stores what was sent by a process that has
-    /// been killed since.
+    /// been killed since. A heartbeat makes LAPI write, and waits for its disk as that does.
     async fn settled(&self) -> Result<Page, Error> {
-        let mut page = self.calls.newest().await?;
-        for _ in 0..LOOKS {
-            tokio::time::sleep(QUIET).await;
-            let next = self.calls.newest().await?;
-            let quiet = next.alerts.first() == page.alerts.first();
-            page = next;
-            if quiet {
-                break;
+        let mut before = None;
+        let mut looks = 0;
+        loop {
+            let asked = self.clock.now();
+            match self.calls.heartbeat().await {
+                Err(Error::Refused { .. }) => {}
+                beat => beat?,
             }
+            let wrote_at_once = self.clock.now() - asked < AT_ONCE;
+            let page = self.calls.newest().await?;
+            let newest = page.alerts.first().copied();
+            looks += 1;
+            if (wrote_at_once && before == Some(newest)) || looks == LOOKS {
+                return Ok(page);
+            }
+            before = Some(newest);
+            tokio::time::sleep(QUIET).await;
         }
-        Ok(page)
     }
 
     /// LAPI holds these; of several for a key the newest counts.
