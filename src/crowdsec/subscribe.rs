@@ -26,7 +26,7 @@ use crate::{
 /// LAPI lets go of old alerts without telling anybody; and answers cut short look whole.
 const RESYNC: Millis = 2 * 3600 * 1000;
 /// Decisions told to the engine at a time.
-const PORTION: usize = 1024;
+const PORTION: usize = 256;
 /// Pulls in a row that fail before `unreachable: open` opens.
 const GIVE_UP: u32 = 3;
 

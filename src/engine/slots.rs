@@ -28,6 +28,10 @@ const MAX_LIFTED: usize = 131_072;
 const LOG_SLACK: usize = 262_144;
 /// Causes that bans without detail share; more than these are held one by one.
 const MAX_SHARED: usize = 4096;
+/// More bans than this, and there is room for `ROOM` at once. Pages that nothing is written to cost
+/// nothing; what growing by doubles leaves behind in the heap is a fifth more, and stays.
+const FEW: usize = 1024;
+const ROOM: usize = 114_688;
 /// In place of a shared cause.
 const OWN: u16 = u16::MAX;
 const GAP: u32 = u32::MAX;

@@ -1,7 +1,9 @@
 //! What the ledger's slots need beyond a ban's begin and end: full passes, restarts, memory, and
 //! the check that the indexes agree.
 
-use super::{Client, EVERYWHERE, GAP, LOG_SLACK, MAX_LIFTED, Place, Slot, Slots, Terms, hash_of};
+use super::{
+    Client, EVERYWHERE, FEW, GAP, LOG_SLACK, MAX_LIFTED, Place, ROOM, Slot, Slots, Terms, hash_of,
+};
 use crate::engine::{jail::JailId, ledger::Lift};
 
 impl Slots {
@@ -98,7 +100,7 @@ impl Slots {
 
     /// Makes room for `bans` in all at once: growing a million by halves would hold the lock long.
     pub(in crate::engine) fn reserve(&mut self, bans: usize) {
-        let more = bans.saturating_sub(self.index.len());
+        let more = room(bans.max(self.index.len())) - self.index.len();
         let (slots, hash) = (&self.slots, self.hash);
         self.index.reserve(more, |id| hash_of(hash, slots, *id));
         self.slots.reserve(more.saturating_sub(self.free.len()));
@@ -108,27 +110,29 @@ impl Slots {
 
     /// Gives memory back where most of it stands empty.
     pub(in crate::engine) fn shrink(&mut self) {
-        if super::super::table::sparse(&self.index) {
+        let bans = self.index.len();
+        let sparse = |used: usize, capacity: usize| used < capacity / 4 && room(used) < capacity;
+        if super::super::table::sparse(&self.index) && room(bans) < self.index.capacity() {
             let (slots, hash) = (&self.slots, self.hash);
-            let room = self.index.len() * 2;
-            self.index.shrink_to(room, |id| hash_of(hash, slots, *id));
+            self.index
+                .shrink_to(room(bans * 2), |id| hash_of(hash, slots, *id));
         }
         let used = self
             .slots
             .iter()
             .rposition(|slot| slot.seq != 0)
             .map_or(0, |last| last + 1);
-        if self.slots.capacity() > 64 && used < self.slots.capacity() / 4 {
+        if sparse(used, self.slots.capacity()) {
             self.slots.truncate(used);
-            self.slots.shrink_to(used * 2);
+            self.slots.shrink_to(room(used * 2));
             self.free.retain(|id| (*id as usize) < used);
             self.free.shrink_to_fit();
         }
-        if self.ends.capacity() > 64 && self.ends.len() < self.ends.capacity() / 4 {
-            self.ends.shrink_to(self.ends.len() * 2);
+        if sparse(bans, self.ends.capacity()) {
+            self.ends.shrink_to(room(bans * 2));
         }
-        if self.log.capacity() > 64 && self.log.len() < self.log.capacity() / 4 {
-            self.log.shrink_to(self.log.len() * 2);
+        if sparse(self.log.len(), self.log.capacity()) {
+            self.log.shrink_to(room(self.log.len() * 2));
         }
     }
 
@@ -178,5 +182,13 @@ impl Slots {
             let logged = self.logged(slot.seq).map(|logged| logged.client);
             assert_eq!(logged, Some(slot.client), "number {} is logged", slot.seq);
         }
+    }
+}
+
+/// How many to make room for when there are to be so many.
+fn room(bans: usize) -> usize {
+    match bans {
+        0..=FEW => bans.max(16),
+        _ => bans.max(ROOM),
     }
 }

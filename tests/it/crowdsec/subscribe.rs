@@ -169,7 +169,7 @@ fn a_hundred_thousand_decisions_are_taken_in_without_much_memory() {
     let block = block(&lapi.url()).replace("  publish", "  #publish");
     let jailgate = Jailgate::run(&config(&origin, &block));
     jailgate.wait_for("decisions are not taken");
-    let before = jailgate.rss_kib();
+    let before = jailgate.anon_kib();
     lapi.begin();
     let began = Instant::now();
     let last = std::net::Ipv4Addr::from(0x0b00_0000 + 99_999).to_string();
@@ -186,7 +186,7 @@ fn a_hundred_thousand_decisions_are_taken_in_without_much_memory() {
         std::thread::sleep(SOON / 50);
     }
     let took = began.elapsed();
-    let grown = jailgate.rss_kib().saturating_sub(before) * 1024;
+    let grown = jailgate.anon_kib().saturating_sub(before) * 1024;
     let line = jailgate.wait_for("LAPI's decisions are in force");
     let (_, millis) = line.split_once("millis=").expect("it says how long");
     let millis: u64 = millis.trim().parse().expect("a number");

@@ -197,12 +197,21 @@ impl Jailgate {
 
     /// Resident memory in KiB.
     pub fn rss_kib(&self) -> u64 {
+        self.status_kib("VmRSS:")
+    }
+
+    /// The same without the pages of the program's own file, which a new errand brings in.
+    pub fn anon_kib(&self) -> u64 {
+        self.status_kib("RssAnon:")
+    }
+
+    fn status_kib(&self, key: &str) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("alive");
         status
             .lines()
-            .find_map(|line| line.strip_prefix("VmRSS:"))
+            .find_map(|line| line.strip_prefix(key))
             .and_then(|rest| rest.split_whitespace().next()?.parse().ok())
-            .expect("VmRSS")
+            .expect("Linux tells it")
     }
 }
 
