@@ -201,7 +201,11 @@ impl Ring {
     }
 
     fn index(&self, client: IpAddr) -> usize {
-        self.hash.hash_one(client::fold(client, SITE)) as usize % SHARDS
+        let site = match client::canonical(client) {
+            IpAddr::V4(v4) => u128::from(v4.to_bits()),
+            IpAddr::V6(v6) => v6.to_bits() >> (128 - SITE),
+        };
+        self.hash.hash_one(site) as usize % SHARDS
     }
 }
 
