@@ -66,9 +66,12 @@ where
 
 impl<S> Admission<S> {
     fn admit(&self, exchange: &mut Exchange) -> Result<(), Refusal> {
-        let site = exchange.site.clone();
+        let site = &exchange.site;
         let door = &site.doors[exchange.door];
-        strict::admit(exchange, &door.limits)?;
+        if exchange.link.must_refuse(exchange.number) {
+            return Err(Refusal::Malformed("a fragment in the target"));
+        }
+        strict::admit(&mut exchange.head, &exchange.body, &door.limits)?;
         exchange.trusted = door.trusts(exchange.link.peer_ip());
         if !self.routed {
             return Ok(());

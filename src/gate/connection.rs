@@ -2,14 +2,12 @@
 //! bridge from hyper's requests to the stack. Which request passes is not decided here.
 
 use std::{
+    cell::{Cell, RefCell},
     convert::Infallible,
     io,
     net::SocketAddr,
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicU32, Ordering::Relaxed},
-    },
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -29,7 +27,7 @@ use super::{
     limits::Place,
     link::{Link, Timeouts},
     proxy_protocol::{self, Source},
-    server::Worker,
+    server::{Sites, Worker},
     site::{Door, Site},
     socket::{Io, Stream},
     stack::Answer,
@@ -51,6 +49,8 @@ pub struct Front<S> {
     pub worker: Arc<Worker>,
     /// The entry point, by its place in the site.
     pub door: usize,
+    /// The configuration in force, as last seen: looking whether there is another costs one load.
+    sites: Sites,
     stack: S,
 }
 
@@ -91,10 +91,16 @@ impl<S: Stack> Front<S> {
     /// Ready for the connections of the door with this index.
     pub fn new(worker: Arc<Worker>, door: usize, stack: S) -> Self {
         Self {
+            sites: worker.sites(),
             worker,
             door,
             stack,
         }
+    }
+
+    /// The configuration in force.
+    pub fn site(&mut self) -> Arc<Site> {
+        self.sites.load().clone()
     }
 
     /// Serves one connection to its end. `place` is held as long as its socket.
@@ -161,9 +167,9 @@ impl<S: Stack> Front<S> {
         let door = &site.doors[self.door];
         let tasks = self.worker.tasks.clone();
         let requests = Requests {
-            front: self,
+            front: RefCell::new(self),
             link: link.clone(),
-            served: AtomicU32::new(0),
+            served: Cell::new(0),
         };
         // In boxes of their own: inside the task's future they would be copied with it, several
         // times until it runs.
@@ -288,9 +294,9 @@ async fn drive<C: Future>(
 /// hyper's service for one connection.
 #[derive(Debug)]
 struct Requests<S> {
-    front: Front<S>,
+    front: RefCell<Front<S>>,
     link: Arc<Link>,
-    served: AtomicU32,
+    served: Cell<u32>,
 }
 
 impl<S: Stack> hyper::service::Service<Request<Incoming>> for Requests<S> {
@@ -299,9 +305,9 @@ impl<S: Stack> hyper::service::Service<Request<Incoming>> for Requests<S> {
     type Future = Answering<S::Future>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        let worker = &self.front.worker;
-        let site = worker.site();
-        let limit = site.doors[self.front.door].limits.body_bytes;
+        let front = &mut *self.front.borrow_mut();
+        let site = front.site();
+        let limit = site.doors[front.door].limits.body_bytes;
         let quiet = if self.link.h2() {
             self.link.timeouts().body
         } else {
@@ -314,9 +320,9 @@ impl<S: Stack> hyper::service::Service<Request<Incoming>> for Requests<S> {
             body: RequestBody::new(incoming, limit, quiet),
             link: self.link.clone(),
             site,
-            door: self.front.door,
-            number: self.served.fetch_add(1, Relaxed),
-            now: worker.clock.now(),
+            door: front.door,
+            number: self.served.replace(self.served.get().wrapping_add(1)),
+            now: front.worker.clock.now(),
             trusted: false,
             route: None,
             client: None,
@@ -324,7 +330,7 @@ impl<S: Stack> hyper::service::Service<Request<Incoming>> for Requests<S> {
             record: None,
         });
         Answering {
-            stack: self.front.stack.clone().call(exchange),
+            stack: front.stack.call(exchange),
             begun: Begun(Some(self.link.clone())),
         }
     }

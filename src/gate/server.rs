@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, Cache};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
@@ -59,11 +59,14 @@ pub struct Opened {
 /// The running gate.
 #[derive(Debug)]
 pub struct Gate {
-    workers: Vec<Arc<Sites>>,
+    workers: Vec<Arc<Swapped>>,
     ended: Vec<oneshot::Receiver<Left>>,
 }
 
-type Sites = ArcSwap<Site>;
+type Swapped = ArcSwap<Site>;
+
+/// What a worker's configuration is read by, with the one it was last.
+pub type Sites = Cache<Arc<Swapped>, Arc<Site>>;
 
 /// What a worker had to leave at the end of the grace time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -86,13 +89,18 @@ pub struct Worker {
     /// Spawns.
     pub tasks: Tasks,
     /// The configuration in force.
-    site: Arc<Sites>,
+    site: Arc<Swapped>,
 }
 
 impl Worker {
     /// The configuration in force.
     pub fn site(&self) -> Arc<Site> {
         self.site.load_full()
+    }
+
+    /// The same for who asks often.
+    pub fn sites(&self) -> Sites {
+        Cache::new(self.site.clone())
     }
 }
 
@@ -197,7 +205,12 @@ impl Gate {
 }
 
 /// A worker's life, on its own thread.
-fn work(share: Vec<(Socketed, Arc<Crowd>)>, site: Arc<Sites>, clock: Clock, tasks: Tasks) -> Left {
+fn work(
+    share: Vec<(Socketed, Arc<Crowd>)>,
+    site: Arc<Swapped>,
+    clock: Clock,
+    tasks: Tasks,
+) -> Left {
     let runtime = match tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -304,12 +317,12 @@ async fn drain(worker: &Worker) -> Left {
 
 /// Takes connections until the end begins.
 async fn accept<S: Stack>(
-    front: Front<S>,
+    mut front: Front<S>,
     listener: Listener,
     crowd: Arc<Crowd>,
     stop: CancellationToken,
 ) {
-    let (worker, door) = (front.worker.clone(), front.door);
+    let tasks = front.worker.tasks.clone();
     // One for all: each would take its place among those who wait for the end anew.
     let mut stopped = std::pin::pin!(stop.cancelled());
     loop {
@@ -320,13 +333,13 @@ async fn accept<S: Stack>(
         };
         match accepted {
             Ok((stream, peer)) => {
-                let site = worker.site();
-                let Some(place) = crowd.enter(&site.doors[door].limits) else {
+                let site = front.site();
+                let Some(place) = crowd.enter(&site.doors[front.door].limits) else {
                     continue;
                 };
                 // In a box, or the runtime would copy all of it several times.
                 let served = Box::pin(front.clone().connect(site, stream, peer, place));
-                worker.tasks.spawn(served);
+                tasks.spawn(served);
             }
             Err(error) if is_about_one_connection(&error) => {}
             Err(error) => {

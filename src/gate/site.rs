@@ -34,8 +34,11 @@ pub struct Site {
     /// Who judges what matches no route: the jail `default`, when there is one.
     stray: Arc<[Warden]>,
     /// Every jail, for forwardAuth.
-    wardens: Arc<HashMap<Arc<str>, Warden>>,
+    wardens: Arc<Wardens>,
 }
+
+/// Found by name for each question of a trusted proxy, which names a jail of ours or none.
+type Wardens = HashMap<Arc<str>, Warden, foldhash::fast::RandomState>;
 
 /// The forwardAuth listener among the doors.
 pub const FORWARD_AUTH: &str = "forwardAuth";
@@ -150,7 +153,7 @@ impl Site {
     }
 }
 
-fn wardens(config: &Config, engine: &Engine, metrics: &Metrics) -> HashMap<Arc<str>, Warden> {
+fn wardens(config: &Config, engine: &Engine, metrics: &Metrics) -> Wardens {
     let warden = |jail: &config::Jail| {
         let name = jail.spec.name.clone();
         let warden = Warden {

@@ -7,23 +7,20 @@ use http::{
     uri::{Authority, PathAndQuery},
 };
 
-use super::{exchange::Exchange, respond::Refusal};
+use super::{exchange::RequestBody, respond::Refusal};
 use crate::config::ClientLimits;
 
 /// Checks a request and brings it into normal form.
-pub fn admit(exchange: &mut Exchange, limits: &ClientLimits) -> Result<(), Refusal> {
-    if exchange.link.must_refuse(exchange.number) {
-        return Err(Refusal::Malformed("a fragment in the target"));
-    }
-    if exchange.head.headers.len() > limits.headers {
+pub fn admit(head: &mut Parts, body: &RequestBody, limits: &ClientLimits) -> Result<(), Refusal> {
+    if head.headers.len() > limits.headers {
         return Err(Refusal::TooManyHeaders);
     }
-    let target = exchange.head.uri.path_and_query();
+    let target = head.uri.path_and_query();
     if target.is_some_and(|target| target.as_str().len() > limits.uri_bytes) {
         return Err(Refusal::TargetTooLong);
     }
-    normalise(&mut exchange.head)?;
-    if exchange.body.too_large() {
+    normalise(head)?;
+    if body.too_large() {
         return Err(Refusal::BodyTooLarge);
     }
     Ok(())

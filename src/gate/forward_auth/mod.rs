@@ -29,11 +29,10 @@ enum Asker {
 
 /// Answers one question: 200 without a body, or a refusal.
 pub async fn answer(mut exchange: Box<Exchange>) -> Result<Response<Body>, Refusal> {
-    let site = exchange.site.clone();
     let Some((asker, jail)) = question(exchange.head.uri.path()) else {
         return Err(Refusal::NoRoute);
     };
-    judge(&exchange, &site, asker, jail)?;
+    judge(&exchange, &exchange.site, asker, jail)?;
     let mut response = Response::new(Body::empty());
     // Emptied, the question's header map is the answer's, and hyper's for the next question.
     std::mem::swap(response.headers_mut(), &mut exchange.head.headers);
