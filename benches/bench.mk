@@ -21,7 +21,7 @@ soak: tools ## mixed traffic, reloads and bans, memory stays flat (SOAK=600 seco
 	$(PYTHON) benches/soak.py --seconds $(SOAK)
 	KILLS=$(KILLS) $(CARGO) test --locked --release --test it -- kill:: --nocapture
 
-guard: ## instructions per check, observe and proxied request, against benches/instructions.toml
+guard: ## instructions per check, observe, request, connection and forwardAuth answer, against benches/instructions.toml
 	$(PYTHON) benches/guard.py
 
 test: guard

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""`make guard`: instructions per check, observe and proxied request, against benches/instructions.toml.
+"""`make guard`: instructions per check, observe, request and connection, against benches/instructions.toml.
 
 Counted by callgrind as the difference between a long and a short run, so that start-up falls out,
 and in jailgate's own executable only: memcpy and its like are chosen by the machine's libc. What
@@ -24,6 +24,9 @@ REQUESTS = (200, 1_200)
 REQUEST = (b"GET /app/articles/2026/on-proxies?page=2 HTTP/1.1\r\nHost: bench.example\r\nUser-Agent: Mozilla/5.0\r\n"
            b"Accept: text/html,application/xhtml+xml\r\nAccept-Language: en-US,en;q=0.5\r\nAccept-Encoding: gzip, deflate, br\r\n"
            b"Cookie: session=0123456789abcdef\r\nX-Forwarded-For: 51.2.3.4\r\n\r\n")
+LAST = REQUEST[:-2] + b"Connection: close\r\n\r\n"
+QUESTION = (REQUEST.replace(b"/app/articles/2026/on-proxies?page=2", b"/forward-auth/web")[:-2]
+            + b"X-Forwarded-Method: GET\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Host: bench.example\r\nX-Forwarded-Uri: /page/1\r\n\r\n")
 ANSWER = b"HTTP/1.1 200 OK\r\nServer: guard\r\nContent-Type: text/plain\r\nContent-Length: 100\r\n\r\n" + b"x" * 100
 
 
@@ -59,20 +62,21 @@ def engine(directory, guard, what):
     return (counts[1] - counts[0]) / (CALLS[1] - CALLS[0])
 
 
-def proxied(directory, program):
-    """Instructions per request through the whole gate, everything configured, on one connection."""
+def gate(directory, program, name, load):
+    """Instructions per request through the whole gate, everything configured, as `load` asks them."""
     origin = socket.create_server(("127.0.0.1", 0), backlog=64)
     threading.Thread(target=serve, args=(origin,), daemon=True).start()
     jailgate.write_lists(directory)
     counts = []
     for requests in REQUESTS:
-        profile, conf, port = directory / f"proxied-{requests}", directory / "guard.yaml", process.free_port()
+        profile, conf = directory / f"{name}-{requests}", directory / "guard.yaml"
+        port, auth = process.free_port(), process.free_port()
         conf.write_text(jailgate.EVERYTHING.format(
-            port=port, upstream=origin.getsockname()[1], auth=process.free_port(), admin=process.free_port(),
+            port=port, upstream=origin.getsockname()[1], auth=auth, admin=process.free_port(),
             rules=jailgate.url_rules(), tls="", auth_tls=""))
         child = process.Child("guarded", callgrind(profile, [program, conf, 10_000]), directory)
         process.wait_for_port(port, child, 90)
-        ask(port, requests)
+        load(port, auth, requests)
         if child.stop(60) != 0:
             raise SystemExit(f"jailgate under callgrind ended badly:\n{child.log.read_text()[-2000:]}")
         counts.append(own_instructions(profile, program))
@@ -95,18 +99,30 @@ def answer(connection):
             connection.sendall(ANSWER)
 
 
-def ask(port, requests):
+def ask(port, request, end, requests=1):
     with socket.create_connection(("127.0.0.1", port), 30) as connection:
         for _ in range(requests):
-            connection.sendall(REQUEST)
+            connection.sendall(request)
             held = b""
-            while not held.endswith(b"x" * 100):
+            while not held.endswith(end):
                 data = connection.recv(65536)
                 if not data:
                     raise SystemExit(f"connection closed after: {held[:300]!r}")
                 held += data
             if not held.startswith(b"HTTP/1.1 200"):
                 raise SystemExit(f"unexpected answer: {held[:300]!r}")
+
+
+def anew(port, requests):
+    for _ in range(requests):
+        ask(port, LAST, b"x" * 100)
+
+
+LOADS = {
+    "proxied": lambda port, _, requests: ask(port, REQUEST, b"x" * 100, requests),
+    "connected": lambda port, _, requests: anew(port, requests),
+    "asked": lambda _, auth, requests: ask(auth, QUESTION, b"\r\n\r\n", requests),
+}
 
 
 def kept():
@@ -123,7 +139,7 @@ def main():
     built = process.cargo_build("--bench", "everything", "--bench", "guard")
     directory = process.scratch("guard")
     measured = {what: engine(directory, built["guard"], what) for what in ("check", "observe")}
-    measured["proxied"] = proxied(directory, built["everything"])
+    measured |= {name: gate(directory, built["everything"], name, load) for name, load in LOADS.items()}
     if args.accept:
         KEPT.write_text("# Instructions per call inside jailgate's executable, by `make guard`; tolerance 3 %.\n"
                         "# Rewritten by `make guard-accept`, in the commit that explains the change.\n"
