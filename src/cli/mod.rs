@@ -3,6 +3,7 @@
 mod check;
 mod client;
 mod healthcheck;
+mod import;
 mod notify;
 mod proxy;
 mod replay;
@@ -37,6 +38,8 @@ enum Command {
     Check(ConfigArg),
     /// Replay old access logs: who would have been banned, when and for what
     Replay(replay::Args),
+    /// Turn what another guard was told into a configuration of jailgate's
+    Import(import::Args),
     /// Show how the running jailgate is doing
     #[command(after_help = client::CODES)]
     Status(client::Reach),
@@ -102,6 +105,7 @@ pub fn main(cli: Cli) -> ExitCode {
         Command::Proxy(args) => proxy::run(args),
         Command::Check(args) => check::run(&args),
         Command::Replay(args) => replay::run(&args),
+        Command::Import(args) => import::run(&args),
         Command::Status(args) => client::status::status(&args),
         Command::Bans(args) => client::bans::list_all(&args),
         Command::Ban(args) => client::bans::ban(&args),

@@ -6,6 +6,7 @@
 mod compile;
 pub mod duration;
 mod flags;
+pub mod import;
 mod jail;
 mod listen;
 mod nets;

@@ -64,6 +64,27 @@ pub struct Entry {
 
 /// Reads one document. What is wrong goes to `problem`; `None` when there is no tree to go on with.
 pub fn parse(text: &str, problem: &mut dyn FnMut(Pos, String)) -> Option<Arc<Node>> {
+    let nothing = || Node::leaf(Pos::default(), Value::Null);
+    let found = read(text, Stream::One, problem)?;
+    Some(found.into_iter().next().unwrap_or_else(nothing))
+}
+
+/// The same for as many documents as there are; nothing was left out when it is `Some`.
+pub fn parse_all(text: &str, problem: &mut dyn FnMut(Pos, String)) -> Option<Vec<Arc<Node>>> {
+    read(text, Stream::Many, problem)
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stream {
+    One,
+    Many,
+}
+
+fn read(
+    text: &str,
+    stream: Stream,
+    problem: &mut dyn FnMut(Pos, String),
+) -> Option<Vec<Arc<Node>>> {
     if text.len() > MAX_BYTES {
         problem(Pos::default(), format!("longer than {MAX_BYTES} bytes"));
         return None;
@@ -72,15 +93,11 @@ pub fn parse(text: &str, problem: &mut dyn FnMut(Pos, String)) -> Option<Arc<Nod
         problem,
         open: Vec::new(),
         anchors: HashMap::new(),
-        root: None,
+        roots: Vec::new(),
         merged: 0,
     };
-    match builder.read(text) {
-        Ok(()) => Some(
-            builder
-                .root
-                .unwrap_or_else(|| Node::leaf(Pos::default(), Value::Null)),
-        ),
+    match builder.read(text, stream) {
+        Ok(()) => Some(builder.roots),
         Err((at, message)) => {
             (builder.problem)(at, message);
             None
@@ -89,7 +106,8 @@ pub fn parse(text: &str, problem: &mut dyn FnMut(Pos, String)) -> Option<Arc<Nod
 }
 
 impl Node {
-    fn leaf(at: Pos, value: Value) -> Arc<Self> {
+    /// A value that holds no others.
+    pub fn leaf(at: Pos, value: Value) -> Arc<Self> {
         Arc::new(Self {
             at,
             value,
@@ -98,7 +116,8 @@ impl Node {
         })
     }
 
-    fn branch(at: Pos, value: Value) -> Result<Arc<Self>, Fatal> {
+    /// A list or a map, as read or as put together by hand. An error when it is too large.
+    pub fn branch(at: Pos, value: Value) -> Result<Arc<Self>, Fatal> {
         let (mut size, mut depth) = (1u32, 0);
         let mut count = |child: &Arc<Node>| {
             size = size.saturating_add(child.size);
@@ -132,13 +151,13 @@ impl Entry {
 }
 
 /// What ends the reading: there is no tree after it.
-type Fatal = (Pos, String);
+pub type Fatal = (Pos, String);
 
 struct Builder<'a> {
     problem: &'a mut dyn FnMut(Pos, String),
     open: Vec<Open>,
     anchors: HashMap<usize, Arc<Node>>,
-    root: Option<Arc<Node>>,
+    roots: Vec<Arc<Node>>,
     merged: usize,
 }
 
@@ -167,7 +186,7 @@ enum Key {
 }
 
 impl Builder<'_> {
-    fn read(&mut self, text: &str) -> Result<(), Fatal> {
+    fn read(&mut self, text: &str, stream: Stream) -> Result<(), Fatal> {
         let mut options = Options::default();
         options.set_emit_comments(false);
         options.disallow_directives = true;
@@ -183,7 +202,7 @@ impl Builder<'_> {
             })?;
             if let Event::DocumentStart(..) = event {
                 documents += 1;
-                if documents > 1 {
+                if documents > 1 && stream == Stream::One {
                     return Err((
                         place(&span),
                         "a second document; one file is one document".to_owned(),
@@ -317,7 +336,7 @@ impl Builder<'_> {
             self.anchors.insert(anchor, node.clone());
         }
         let Some(open) = self.open.last_mut() else {
-            self.root = Some(node);
+            self.roots.push(node);
             return Ok(());
         };
         let (entries, lines, merges, key) = match &mut open.kind {

@@ -285,3 +285,50 @@ fn logs_name_no_whole_address_where_they_are_to_cut_them() {
         );
     }
 }
+
+#[test]
+fn what_traefik_s_plugin_was_told_becomes_a_configuration_that_loads() {
+    let dir = tempfile::tempdir().unwrap();
+    let put = |name: &str, text: &str| {
+        fs::write(dir.path().join(name), text).unwrap();
+        dir.path().join(name).display().to_string()
+    };
+    let dynamic = put(
+        "dynamic.yml",
+        "http:\n  middlewares:\n    web:\n      plugin:\n        fail2ban:\n          \
+         rules: { maxretry: 4, findtime: 10m, bantime: 3h, statuscode: \"401\" }\n",
+    );
+    let made = run(&["import", "traefik", &dynamic]);
+    assert!(made.status.success(), "{}", text(&made.stderr));
+    let file = put("jailgate.yaml", &text(&made.stdout));
+    let checked = run(&["check", "-c", &file]);
+    let said = text(&checked.stdout) + &text(&checked.stderr);
+    assert!(checked.status.success(), "{said}");
+    assert!(said.contains("4 times 401 in 10m"), "{said}");
+
+    let theirs = run(&["import", "traefik", "--traefik", &dynamic]);
+    let theirs = text(&theirs.stdout);
+    let asked =
+        "    web:\n      forwardAuth:\n        address: http://127.0.0.1:4181/forward-auth/web\n";
+    assert!(theirs.contains(asked), "{theirs}");
+
+    let wrong = put(
+        "wrong.yml",
+        &fs::read_to_string(&dynamic).unwrap().replace("3h", "3H"),
+    );
+    let refused = run(&["import", "traefik", &wrong]);
+    assert_eq!(refused.status.code(), Some(78));
+    let said = text(&refused.stderr);
+    assert!(
+        said.contains(&format!("{wrong}:6:57: `rules.bantime`")),
+        "{said}"
+    );
+    assert!(
+        text(&refused.stdout).contains("bantime: 3H"),
+        "nothing is lost"
+    );
+
+    let none = run(&["import", "traefik", &put("none.yml", "http: {}\n")]);
+    assert_eq!(none.status.code(), Some(1));
+    assert!(text(&none.stderr).contains("no middleware of the Fail2Ban plugin"));
+}

@@ -32,6 +32,11 @@ pub(super) fn all(field: &Field<'_>) -> Vec<Jail> {
         .collect()
 }
 
+/// One jail as the plugin would read it, whatever key holds it.
+pub(in crate::config) fn plugin(field: Field<'_>) -> Option<Jail> {
+    jail(field.lenient())
+}
+
 /// One jail. In a disabled one nothing is enforced, so problems there are warnings, as the plugin
 /// validates nothing then.
 fn jail(field: Field<'_>) -> Option<Jail> {

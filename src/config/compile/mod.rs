@@ -3,7 +3,7 @@
 
 mod checks;
 mod gate;
-mod jails;
+pub(super) mod jails;
 mod lists;
 mod notify;
 mod outside;
