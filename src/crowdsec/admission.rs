@@ -189,7 +189,7 @@ impl Admission {
         if self.named.len() < NAMED && self.named.insert(net) {
             let (origin, scenario) = (&*decision.origin, &*decision.scenario);
             tracing::warn!(
-                net = logged(net),
+                net = %logged(net),
                 origin,
                 scenario,
                 why,
