@@ -1,7 +1,13 @@
 //! `jailgate import traefik`: a jailgate.yaml out of the middlewares of Traefik's Fail2Ban plugin,
 //! and what Traefik has to say in their places. It asks nobody and changes no file.
 
-use std::{fmt::Write as _, fs, path::PathBuf, process::ExitCode};
+use std::{
+    fmt::Write as _,
+    fs,
+    io::{self, Write as _},
+    path::PathBuf,
+    process::ExitCode,
+};
 
 use anyhow::Context as _;
 
@@ -46,10 +52,11 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         eprintln!("passed over, not Fail2Ban: {other}");
     }
     if !imported.jails.is_empty() {
-        match traefik {
-            true => print!("{}", their_side(&imported.jails)),
-            false => print!("{}", document(&read, &imported)),
-        }
+        let made = match traefik {
+            true => their_side(&imported.jails),
+            false => document(&read, &imported),
+        };
+        io::stdout().write_all(made.as_bytes())?;
     }
     let problems = imported.problems();
     if !problems.is_empty() {
