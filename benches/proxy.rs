@@ -19,8 +19,8 @@ use std::{
 
 use gate::{Gate, connect, exchange, listen, serve};
 
-const REQUESTS: u32 = 20_000;
-const ROUNDS: usize = 7;
+const REQUESTS: u32 = 5_000;
+const ROUNDS: usize = 41;
 const CLIENTS: u32 = 4;
 const BANS: u32 = 100_000;
 
