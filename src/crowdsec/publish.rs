@@ -206,7 +206,7 @@ impl Publisher {
         }
         self.follower.acknowledge(next);
         if !idle {
-            self.engine.cursors().wait_kept().await;
+            self.engine.cursors().kept().wait_kept().await;
         }
         self.acknowledged = next;
         if !idle && !full {

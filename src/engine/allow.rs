@@ -1,20 +1,12 @@
 //! Who operators allow at runtime: passes every jail, as if on its allowlist, until its time is
 //! over. Names are resolved and entries are kept on disk by others; this holds them.
 
-use std::{
-    collections::BTreeMap,
-    net::IpAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use ipnet::IpNet;
 use parking_lot::Mutex;
-use tokio::sync::watch;
 
-use super::{Engine, client::canonical_net, nets::NetSet, policy::Policy};
+use super::{Engine, client::canonical_net, kept::Kept, nets::NetSet, policy::Policy};
 use crate::time::Millis;
 
 /// One entry of the runtime allow list.
@@ -36,42 +28,13 @@ pub struct Allowed {
 #[derive(Debug, Default)]
 pub struct AllowList {
     entries: Mutex<BTreeMap<Arc<str>, Allowed>>,
-    changed: watch::Sender<u64>,
-    kept: watch::Sender<u64>,
-    held: AtomicBool,
+    kept: Kept,
 }
 
 impl AllowList {
-    /// The newest change's number, for waiting: moves when anything is added, changed or ends.
-    pub fn watch(&self) -> watch::Receiver<u64> {
-        self.changed.subscribe()
-    }
-
-    /// As [`Ledger::hold`](super::Ledger::hold): `true` when changes wait for [`keep`](Self::keep).
-    pub fn hold(&self, held: bool) {
-        self.held.store(held, Ordering::SeqCst);
-        if !held {
-            self.keep(*self.changed.borrow());
-        }
-    }
-
-    /// The list as of this change is on disk.
-    pub fn keep(&self, change: u64) {
-        self.kept.send_modify(|kept| *kept = change.max(*kept));
-    }
-
-    /// Waits until every change made so far is on disk, or no disk is kept.
-    pub async fn wait_kept(&self) {
-        let change = *self.changed.borrow();
-        // The sender lives as long as `self`.
-        let _ = self.kept.subscribe().wait_for(|kept| *kept >= change).await;
-    }
-
-    fn announce(&self) {
-        self.changed.send_modify(|change| *change += 1);
-        if !self.held.load(Ordering::SeqCst) {
-            self.keep(*self.changed.borrow());
-        }
+    /// How far the list is on disk.
+    pub fn kept(&self) -> &Kept {
+        &self.kept
     }
 
     fn nets(&self) -> NetSet {
@@ -149,6 +112,6 @@ impl Engine {
             ..Policy::clone(&old)
         }));
         drop(held);
-        self.allow.announce();
+        self.allow.kept.announce();
     }
 }

@@ -2,26 +2,18 @@
 //! nothing is told to anybody that a crash could take back; its cursor is kept by whoever keeps the
 //! state.
 
-use std::{
-    collections::BTreeMap,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use super::{Engine, ledger::Since};
+use super::{Engine, kept::Kept, ledger::Since};
 
 /// How far each follower's receiver has everything, by name.
 #[derive(Debug, Default)]
 pub struct Cursors {
     known: Mutex<BTreeMap<Arc<str>, u64>>,
-    moved: watch::Sender<u64>,
-    kept: watch::Sender<u64>,
-    held: AtomicBool,
+    kept: Kept,
 }
 
 impl Cursors {
@@ -33,31 +25,12 @@ impl Cursors {
     /// The receiver has everything up to `seq`.
     pub fn acknowledge(&self, name: &str, seq: u64) {
         self.known.lock().insert(name.into(), seq);
-        self.moved.send_modify(|moves| *moves += 1);
-        if !self.held.load(Ordering::SeqCst) {
-            self.keep(*self.moved.borrow());
-        }
+        self.kept.announce();
     }
 
-    /// As [`Ledger::hold`](super::Ledger::hold): `true` when moves wait for [`keep`](Self::keep).
-    pub fn hold(&self, held: bool) {
-        self.held.store(held, Ordering::SeqCst);
-        if !held {
-            self.keep(*self.moved.borrow());
-        }
-    }
-
-    /// The cursors as of this move are on disk.
-    pub fn keep(&self, moves: u64) {
-        self.kept.send_modify(|kept| *kept = moves.max(*kept));
-    }
-
-    /// Waits until every cursor as it stands is on disk, or no disk is kept: a crash afterwards
-    /// does not bring back what was acknowledged.
-    pub async fn wait_kept(&self) {
-        let moves = *self.moved.borrow();
-        // The sender lives as long as `self`.
-        let _ = self.kept.subscribe().wait_for(|kept| *kept >= moves).await;
+    /// How far moves are on disk: once they are, a crash does not bring back what was acknowledged.
+    pub fn kept(&self) -> &Kept {
+        &self.kept
     }
 
     /// All of them, for keeping.
@@ -72,11 +45,6 @@ impl Cursors {
     /// Puts back what [`all`](Self::all) gave.
     pub fn restore(&self, cursors: impl IntoIterator<Item = (Arc<str>, u64)>) {
         self.known.lock().extend(cursors);
-    }
-
-    /// Changes whenever a cursor moves.
-    pub fn watch(&self) -> watch::Receiver<u64> {
-        self.moved.subscribe()
     }
 }
 

@@ -11,6 +11,7 @@ pub mod evidence;
 pub mod explain;
 pub mod followers;
 pub mod jail;
+pub mod kept;
 pub mod ledger;
 pub mod nets;
 pub mod urls;

@@ -88,8 +88,8 @@ impl Writer {
     ) {
         let _released = Released(self.setup.clone());
         let mut news = self.setup.engine.ledger().watch();
-        let mut allowed = self.setup.engine.allow_list().watch();
-        let mut moves = self.setup.engine.cursors().watch();
+        let mut allowed = self.setup.engine.allow_list().kept().watch();
+        let mut moves = self.setup.engine.cursors().kept().watch();
         loop {
             let rest = match self.step(instant) {
                 true => Duration::ZERO,
@@ -173,14 +173,14 @@ impl Writer {
         let engine = self.setup.engine.clone();
         let (mut through, mut voided) = (newest(&engine), false);
         loop {
-            let moves = *engine.cursors().watch().borrow();
+            let moves = *engine.cursors().kept().watch().borrow();
             let cursors = engine.cursors().all();
             let Some((changes, next)) = gather(&engine, self.cursor) else {
                 self.rewrite()?;
                 continue;
             };
             let unbanned = changes.iter().any(|c| c.lift == Some(Lift::Unbanned));
-            let allowed = *engine.allow_list().watch().borrow();
+            let allowed = *engine.allow_list().kept().watch().borrow();
             let news =
                 next != self.cursor || cursors != self.cursors || self.allowed != Some(allowed);
             if news || std::mem::take(&mut forced) {
@@ -192,10 +192,10 @@ impl Writer {
                     cursors,
                     allowed: list,
                 })?;
-                engine.allow_list().keep(allowed);
+                engine.allow_list().kept().keep(allowed);
                 self.allowed = Some(allowed);
             }
-            engine.cursors().keep(moves);
+            engine.cursors().kept().keep(moves);
             if unbanned && follows(instant) {
                 self.begin_save(instant, self.setup.clock.now());
                 (through, voided) = (newest(&engine), true);
@@ -361,8 +361,8 @@ struct Released(Setup);
 impl Drop for Released {
     fn drop(&mut self) {
         self.0.engine.ledger().hold(false);
-        self.0.engine.allow_list().hold(false);
-        self.0.engine.cursors().hold(false);
+        self.0.engine.allow_list().kept().hold(false);
+        self.0.engine.cursors().kept().hold(false);
         if std::thread::panicking() {
             let said = "the writer of the state has died; bans are in memory only until a restart";
             self.0.metrics.state_errors.inc();

@@ -90,7 +90,7 @@ pub async fn add(
     for entry in &entries {
         shared.engine.allow(entry.clone());
     }
-    shared.engine.allow_list().wait_kept().await;
+    shared.engine.allow_list().kept().wait_kept().await;
     Ok(Json(List {
         allowed: entries.iter().map(Allowed::from).collect(),
     }))
@@ -118,7 +118,7 @@ pub async fn remove(
             None => missing.push(text),
         }
     }
-    shared.engine.allow_list().wait_kept().await;
+    shared.engine.allow_list().kept().wait_kept().await;
     Ok(Json(Removed { removed, missing }))
 }
 

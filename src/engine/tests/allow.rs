@@ -68,7 +68,7 @@ fn a_change_is_told_only_once_it_is_kept() {
         .build()
         .unwrap();
     let engine = World::new(jail("web")).engine;
-    let list = engine.allow_list();
+    let list = engine.allow_list().kept();
     list.hold(true);
     let mut changes = list.watch();
     engine.allow(entry("192.0.2.1", FOREVER));

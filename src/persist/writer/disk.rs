@@ -211,8 +211,8 @@ impl Writer {
     /// Whether the world waits for the disk.
     pub(super) fn hold(&self, held: bool) {
         self.setup.engine.ledger().hold(held);
-        self.setup.engine.allow_list().hold(held);
-        self.setup.engine.cursors().hold(held);
+        self.setup.engine.allow_list().kept().hold(held);
+        self.setup.engine.cursors().kept().hold(held);
     }
 
     fn set_aside(&mut self, why: &rusqlite::Error, now: Millis) -> Result<(), Error> {
