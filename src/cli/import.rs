@@ -58,9 +58,8 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         };
         io::stdout().write_all(made.as_bytes())?;
     }
-    let problems = imported.problems();
-    if !problems.is_empty() {
-        return Err(problems.into());
+    if !imported.problems.is_empty() {
+        return Err(imported.problems.into());
     }
     anyhow::ensure!(
         !imported.jails.is_empty(),
@@ -166,9 +165,9 @@ fn their_side(jails: &[Draft]) -> String {
     );
     let of = |provider: Provider| jails.iter().filter(move |draft| draft.provider == provider);
     if of(Provider::File).next().is_some() {
+        let host = surroundings(jails).host;
         page.push_str("# dynamic configuration, file provider\nhttp:\n  middlewares:\n");
         for draft in of(Provider::File) {
-            let host = surroundings(jails).host;
             let _ = write!(page, "    {}:\n{}", draft.middleware, ask(draft, host, 6));
         }
     }

@@ -9,7 +9,7 @@ use super::{
         raw::{Entry, Node, Value},
         read::Cx,
     },
-    Draft, Found, text,
+    Draft, Found, text, value,
 };
 
 /// More addresses than this stand one a line.
@@ -18,8 +18,6 @@ const STATUSES: &str = "400,401,403-499";
 
 /// Reads the options as the plugin does; what is wrong goes to `cx`, what is odd into comments.
 pub(super) fn draft(cx: &Cx<'_>, found: &Found, place: String) -> Draft {
-    let (problems, warnings) = (cx.problems.take(), cx.warnings.take());
-    debug_assert!(problems.is_empty() && warnings.is_empty());
     // Files of lists are where Traefik runs, not here.
     let judged = without_files(&found.options);
     let jail = jails::plugin(cx.root(&judged));
@@ -36,7 +34,8 @@ pub(super) fn draft(cx: &Cx<'_>, found: &Found, place: String) -> Draft {
     let options = Options {
         node: &found.options,
         retries: (jail.as_ref().filter(|_| wrong.is_empty())).map(|jail| jail.spec.maxretry),
-        enabled: jail.is_none_or(|jail| jail.spec.enabled),
+        enabled: jail.as_ref().is_none_or(|jail| jail.spec.enabled),
+        block_logs: jail.is_none_or(|jail| jail.block_logs),
     };
     cx.problems.replace(wrong);
     let counts = options.write(&mut page);
@@ -51,15 +50,6 @@ pub(super) fn draft(cx: &Cx<'_>, found: &Found, place: String) -> Draft {
         counts,
         header,
     }
-}
-
-/// The value of a key in any case.
-pub(super) fn value<'a>(node: &'a Node, key: &str) -> Option<&'a Arc<Node>> {
-    let Value::Map(entries) = &node.value else {
-        return None;
-    };
-    let same = |entry: &&Entry| entry.key.eq_ignore_ascii_case(key);
-    Some(&entries.iter().find(same)?.value)
 }
 
 /// The same tree with dollar signs that stay dollar signs in jailgate.yaml.
@@ -135,6 +125,7 @@ struct Options<'a> {
     /// `maxretry` as it was understood, 0 for everything below 1.
     retries: Option<u32>,
     enabled: bool,
+    block_logs: bool,
 }
 
 impl Options<'_> {
@@ -149,7 +140,7 @@ impl Options<'_> {
         if page.0.len() == before {
             page.0.truncate(before - "    rules:\n".len());
         }
-        if self.scalar("enableBlockLogs").and_then(truth) == Some(false) {
+        if !self.block_logs {
             page.line(1, "enableBlockLogs: false");
         }
         page.line(
@@ -300,10 +291,6 @@ impl Options<'_> {
             }
         }
     }
-
-    fn scalar(&self, key: &str) -> Option<&str> {
-        text(value(self.node, key)?)
-    }
 }
 
 /// Lines of a jail; one step inwards is two blanks.
@@ -353,14 +340,5 @@ fn quoted(text: &str) -> String {
         serde_json::Value::from(text).to_string()
     } else {
         format!("'{}'", text.replace('\'', "''"))
-    }
-}
-
-/// Go's `strconv.ParseBool`.
-fn truth(text: &str) -> Option<bool> {
-    match text {
-        "1" | "t" | "T" | "true" | "True" | "TRUE" => Some(true),
-        "" | "0" | "f" | "F" | "false" | "False" | "FALSE" => Some(false),
-        _ => None,
     }
 }

@@ -9,8 +9,8 @@ mod table;
 use std::{path::PathBuf, sync::Arc};
 
 use super::{
-    Pos, Problem, Problems,
-    raw::{self, Node, Value},
+    Pos, Problems,
+    raw::{self, Entry, Node, Value},
     read::Cx,
 };
 
@@ -29,7 +29,7 @@ pub struct Imported {
     /// In the order of the files.
     pub jails: Vec<Draft>,
     /// Values the plugin would not have started with either, and files that could not be read.
-    pub problems: Vec<Problem>,
+    pub problems: Problems,
     /// Plugins that are others than Fail2Ban, as `name (file:line)`.
     pub others: Vec<String>,
 }
@@ -82,16 +82,16 @@ const MODULE: &str = "github.com/tommoulard/fail2ban";
 /// Reads all files at once: a plugin's name may be given in another one than its middlewares.
 pub fn traefik(files: &[File]) -> Imported {
     let mut imported = Imported::default();
-    let (mut all, mut modules) = (Vec::new(), Vec::new());
+    let (mut all, mut modules, mut problems) = (Vec::new(), Vec::new(), Vec::new());
     for file in files {
         let cx = context(file);
         for tree in trees(&cx, file) {
             let mut walk = Walk::default();
-            walk.node(&cx, &tree, &[]);
+            walk.node(&cx, &tree, Way::default());
             modules.append(&mut walk.modules);
             all.extend(walk.found.into_iter().map(|found| (file, found)));
         }
-        imported.problems.append(&mut cx.problems.take());
+        problems.append(&mut cx.problems.take());
     }
     for (file, found) in all {
         let place = format!("{}:{}", file.name, found.at.line);
@@ -102,7 +102,7 @@ pub fn traefik(files: &[File]) -> Imported {
         }
         let cx = context(file);
         let mut draft = draft::draft(&cx, &found, place);
-        imported.problems.append(&mut cx.problems.take());
+        problems.append(&mut cx.problems.take());
         let same = |known: &Draft| known.middleware == draft.middleware && known.yaml == draft.yaml;
         // Containers of one service repeat each other's labels.
         if found.provider == Provider::Labels && imported.jails.iter().any(same) {
@@ -111,14 +111,8 @@ pub fn traefik(files: &[File]) -> Imported {
         draft.jail = unlike(&draft.jail, &imported.jails);
         imported.jails.push(draft);
     }
+    imported.problems = Problems::new("", problems);
     imported
-}
-
-impl Imported {
-    /// The problems, each with its place.
-    pub fn problems(&self) -> Problems {
-        Problems::new("", self.problems.clone())
-    }
 }
 
 fn context(file: &File) -> Cx<'_> {
@@ -166,10 +160,16 @@ fn is_fail2ban(found: &Found, modules: &[(String, String)]) -> bool {
     let name = found.plugin.to_ascii_lowercase();
     let keys = ["rules", "denylist", "allowlist", "blacklist", "whitelist"];
     let named = name.contains("fail2ban") || name.contains("f2b");
-    named
-        || keys
-            .iter()
-            .any(|key| draft::value(&found.options, key).is_some())
+    named || keys.iter().any(|key| value(&found.options, key).is_some())
+}
+
+/// The last two keys that lead to a node.
+#[derive(Clone, Copy, Default)]
+struct Way<'a> {
+    parent: &'a str,
+    key: &'a str,
+    /// Where `key` stands.
+    at: Pos,
 }
 
 /// The way through one document.
@@ -181,18 +181,21 @@ struct Walk {
 }
 
 impl Walk {
-    /// `above` are the keys that lead here, the nearest last.
-    fn node(&mut self, cx: &Cx<'_>, node: &Arc<Node>, above: &[(&str, Pos)]) {
+    fn node(&mut self, cx: &Cx<'_>, node: &Arc<Node>, way: Way<'_>) {
         match &node.value {
             Value::Map(entries) => {
-                self.block(node, above);
+                self.block(node, way);
                 let pairs = entries
                     .iter()
                     .filter_map(|entry| Some((entry.key.as_str(), text(&entry.value)?, entry.at)));
                 self.labels(cx, pairs);
                 for entry in entries {
-                    let above = [above, &[(entry.key.as_str(), entry.at)]].concat();
-                    self.node(cx, &entry.value, &above);
+                    let below = Way {
+                        parent: way.key,
+                        key: &entry.key,
+                        at: entry.at,
+                    };
+                    self.node(cx, &entry.value, below);
                 }
             }
             Value::List(items) => {
@@ -206,7 +209,7 @@ impl Walk {
                 });
                 self.labels(cx, pairs);
                 for item in items {
-                    self.node(cx, item, above);
+                    self.node(cx, item, way);
                 }
             }
             Value::Scalar { text, .. } => self.flag(text),
@@ -214,27 +217,21 @@ impl Walk {
         }
     }
 
-    fn block(&mut self, node: &Arc<Node>, above: &[(&str, Pos)]) {
-        let is = |at: usize, key: &str| {
-            let key_at = above.len().checked_sub(at).and_then(|at| above.get(at));
-            key_at.is_some_and(|(found, _)| found.eq_ignore_ascii_case(key))
-        };
-        if is(2, "middlewares") {
-            let (name, at) = above[above.len() - 1];
-            self.plugin(name, Provider::File, at, draft::value(node, "plugin"));
-        } else if is(2, "plugins") || is(2, "localPlugins") {
-            let module = draft::value(node, "moduleName").and_then(|module| text(module));
-            let name = above[above.len() - 1].0.to_owned();
+    fn block(&mut self, node: &Arc<Node>, way: Way<'_>) {
+        let is = |parent: &str| way.parent.eq_ignore_ascii_case(parent);
+        if is("middlewares") {
+            self.plugin(way.key, Provider::File, way.at, value(node, "plugin"));
+        } else if is("plugins") || is("localPlugins") {
+            let module = value(node, "moduleName").and_then(|module| text(module));
             self.modules
-                .extend(module.map(|module| (name, module.to_owned())));
+                .extend(module.map(|module| (way.key.to_owned(), module.to_owned())));
         }
-        let kind = draft::value(node, "kind").and_then(|kind| text(kind));
+        let kind = value(node, "kind").and_then(|kind| text(kind));
         if kind == Some("Middleware") {
-            let meta =
-                |key| draft::value(draft::value(node, "metadata")?, key).and_then(|v| text(v));
+            let meta = |key| value(value(node, "metadata")?, key).and_then(|v| text(v));
             let namespace = meta("namespace").unwrap_or("default").to_owned();
             let name = meta("name").unwrap_or("middleware").to_owned();
-            let plugin = draft::value(node, "spec").and_then(|spec| draft::value(spec, "plugin"));
+            let plugin = value(node, "spec").and_then(|spec| value(spec, "plugin"));
             self.plugin(&name, Provider::Kubernetes { namespace }, node.at, plugin);
         }
     }
@@ -274,6 +271,15 @@ impl Walk {
                 .extend(name.map(|name| (name.to_owned(), module.to_owned())));
         }
     }
+}
+
+/// The value of a key in any case.
+fn value<'a>(node: &'a Node, key: &str) -> Option<&'a Arc<Node>> {
+    let Value::Map(entries) = &node.value else {
+        return None;
+    };
+    let same = |entry: &&Entry| entry.key.eq_ignore_ascii_case(key);
+    Some(&entries.iter().find(same)?.value)
 }
 
 fn text(node: &Node) -> Option<&str> {

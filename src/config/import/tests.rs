@@ -31,7 +31,7 @@ fn made(options: &str) -> String {
     let text =
         format!("http:\n  middlewares:\n    a:\n      plugin:\n        fail2ban:\n{options}");
     let imported = import("t.yml", &text);
-    assert!(imported.problems.is_empty(), "{}", imported.problems());
+    assert!(imported.problems.is_empty(), "{}", imported.problems);
     loaded(&imported);
     imported.jails[0].yaml.clone()
 }
@@ -105,7 +105,7 @@ fn one_middleware_is_the_same_jail_wherever_it_stands() {
         ("k8s.yaml", KUBERNETES, kubernetes, 5),
     ] {
         let imported = import(name, text);
-        assert!(imported.problems.is_empty(), "{}", imported.problems());
+        assert!(imported.problems.is_empty(), "{}", imported.problems);
         let [draft] = &imported.jails[..] else {
             panic!("{name}: {:?}", imported.jails);
         };
@@ -198,7 +198,7 @@ fn what_was_unsaid_is_made_explicit_and_what_changed_has_a_comment() {
 fn list_files_stay_and_need_not_be_here() {
     let text = "http: { middlewares: { a: { plugin: { f2b: { denylist: { files: /nowhere/bad.txt } } } } } }";
     let imported = import("t.yml", text);
-    assert!(imported.problems.is_empty(), "{}", imported.problems());
+    assert!(imported.problems.is_empty(), "{}", imported.problems);
     let yaml = &imported.jails[0].yaml;
     assert!(
         yaml.contains("files: ['/nowhere/bad.txt'] # to be found here too"),
@@ -288,7 +288,7 @@ fn what_the_plugin_would_not_start_with_is_named_at_its_place() {
             Some("templates (`{{ }}`) are not filled in"),
         ),
     ] {
-        let said = import(name, &text).problems().to_string();
+        let said = import(name, &text).problems.to_string();
         match expected {
             Some(expected) => assert!(said.contains(expected), "{text}\nsays {said}"),
             None => assert_eq!(said, "", "days are fine here"),
