@@ -66,26 +66,16 @@ fn clients(db: &Connection, sql: &str) -> Vec<Ipv4Addr> {
 const OURS: &str = "FROM decisions WHERE origin = 'jailgate'";
 const IN_FORCE: &str = "until > strftime('%Y-%m-%d %H:%M:%S', 'now')";
 
-/// LAPI's own database, read beside it.
-fn stored(lapi: &Lapi) -> Connection {
-    read(&lapi.path().join("cs.db"))
-}
-
 /// How many decisions of ours LAPI ever made, as cheap for it as can be.
 fn made(lapi: &Lapi) -> usize {
     let count = format!("SELECT count(*) {OURS}");
-    let count: i64 = stored(lapi)
-        .query_one(&count, [], |row| row.get(0))
-        .unwrap();
+    let count: i64 = lapi.db().query_one(&count, [], |row| row.get(0)).unwrap();
     count as usize
 }
 
 /// Whom LAPI bans for us, once for each decision in force.
 fn at_lapi(lapi: &Lapi) -> Vec<Ipv4Addr> {
-    clients(
-        &stored(lapi),
-        &format!("SELECT value {OURS} AND {IN_FORCE}"),
-    )
+    clients(&lapi.db(), &format!("SELECT value {OURS} AND {IN_FORCE}"))
 }
 
 /// Whom it banned by two decisions at any moment. One that was stored without its alert, when LAPI
@@ -95,7 +85,7 @@ fn overlapping(lapi: &Lapi) -> Vec<Ipv4Addr> {
         "WITH ours AS (SELECT * {OURS}) SELECT a.value FROM ours a JOIN ours b \
          ON a.value = b.value AND a.id < b.id AND b.created_at < a.until"
     );
-    clients(&stored(lapi), &both)
+    clients(&lapi.db(), &both)
 }
 
 /// Waits until LAPI bans exactly these, for as long as it still gets anything: how fast it stores

@@ -231,13 +231,18 @@ impl Lapi {
         self.begin();
     }
 
-    /// How many decisions it ever made for this address.
-    pub fn made_for(&self, address: &str) -> u32 {
+    /// Its own database, read beside it.
+    pub fn db(&self) -> rusqlite::Connection {
         let read = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY;
         let db = rusqlite::Connection::open_with_flags(self.path().join("cs.db"), read);
+        db.expect("its database")
+    }
+
+    /// How many decisions it ever made for this address.
+    pub fn made_for(&self, address: &str) -> u32 {
         let count = "SELECT count(*) FROM decisions WHERE value = ?1";
-        let db = db.expect("its database");
-        db.query_one(count, [address], |row| row.get(0))
+        self.db()
+            .query_one(count, [address], |row| row.get(0))
             .expect("its tables are as in 1.4.6")
     }
 
