@@ -39,6 +39,7 @@ mod headers;
 mod health;
 mod pool;
 mod routes;
+mod spare;
 mod timer;
 mod tls;
 mod upgrade;
@@ -184,8 +185,8 @@ impl Proxy {
             sends: sends(parts, &body),
         };
         match self.run(upstream, &errand, body, now).await? {
-            Reply::H1(mut answer) => {
-                answer.leave(std::mem::take(&mut parts.headers));
+            Reply::H1(answer) => {
+                spare::keep_fields(std::mem::take(&mut parts.headers));
                 self.finish(answer, client, now)
             }
             Reply::H2(response) => Ok(response.map(Body::h2)),

@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 
-use bytes::BytesMut;
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use parking_lot::Mutex;
@@ -15,17 +14,11 @@ use super::{
 };
 use crate::time::Millis;
 
-/// Bytes of one large buffer, and how many of them a worker keeps.
-const BUFFER: usize = 128 * 1024;
-const BUFFERS: usize = 16;
-
 #[derive(Debug, Default)]
 #[expect(clippy::vec_box, reason = "moved between pool and exchange by pointer")]
 pub(super) struct Pool {
     idle: Mutex<HashMap<u64, Vec<Box<Connection>>, RandomState>>,
     sessions: Mutex<HashMap<u64, (Arc<Server>, Sessions), RandomState>>,
-    /// Used last on top: what was just written to a client is still in the cache.
-    buffers: Mutex<Vec<BytesMut>>,
 }
 
 impl Pool {
@@ -78,27 +71,6 @@ impl Pool {
         )
     }
 
-    /// An empty buffer for the bytes of a large body.
-    pub(super) fn buffer(&self) -> BytesMut {
-        let mut buffers = self.buffers.lock();
-        // What was read into them may still be on its way to a client.
-        let free = (0..buffers.len())
-            .rev()
-            .find(|at| buffers[*at].try_reclaim(BUFFER));
-        match free {
-            Some(at) => buffers.remove(at),
-            None => BytesMut::with_capacity(BUFFER),
-        }
-    }
-
-    pub(super) fn give_back(&self, buffer: BytesMut) {
-        let mut buffers = self.buffers.lock();
-        if buffers.len() == BUFFERS {
-            buffers.remove(0);
-        }
-        buffers.push(buffer);
-    }
-
     /// Closes what was idle for too long, or was closed by its server.
     pub(super) fn sweep(&self, now: Millis) {
         self.idle.lock().retain(|_, stack| {
@@ -113,7 +85,6 @@ impl Pool {
     /// Lets go of everything; exchanges under way end by themselves.
     pub(super) fn clear(&self) {
         self.idle.lock().clear();
-        self.buffers.lock().clear();
         self.sessions.lock().clear();
     }
 }

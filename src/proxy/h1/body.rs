@@ -3,7 +3,7 @@
 
 use std::task::{Context, Poll, ready};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 
 use super::{
@@ -11,7 +11,7 @@ use super::{
     chunked::{Decoded, Decoder},
     send::{Sending, Waits},
 };
-use crate::proxy::{Error, Phase, Proxy, headers::clean_trailers};
+use crate::proxy::{Error, Phase, Proxy, headers::clean_trailers, spare};
 
 /// Smaller pieces are copied out, so that one that waits for a slow client does not hold a whole
 /// buffer.
@@ -24,8 +24,8 @@ pub(in crate::proxy) struct Streaming {
     framing: Reading,
     keep_alive: bool,
     sending: Option<Sending>,
-    /// The connection's own small buffer, while it reads into a borrowed large one.
-    lent: Option<BytesMut>,
+    /// It is a large buffer that is read into.
+    large: bool,
     proxy: Proxy,
 }
 
@@ -54,7 +54,7 @@ impl Streaming {
             },
             keep_alive,
             sending,
-            lent: None,
+            large: false,
             proxy,
         }
     }
@@ -122,7 +122,7 @@ impl Streaming {
         let Some(connection) = &mut self.connection else {
             return Poll::Ready(Ok(false));
         };
-        match connection.poll_fill(cx, 1) {
+        match connection.poll_fill(cx) {
             Poll::Ready(Ok(0)) => Poll::Ready(match self.framing {
                 Reading::Close => Ok(false),
                 _ => Err(connection.reset(None)),
@@ -148,24 +148,24 @@ impl Streaming {
         Poll::Ready(connection.timed_out(Phase::ResponseBody))
     }
 
-    /// Reads go into one of the worker's few large buffers, which stay warm in the cache and
-    /// take many bytes with one system call, for as long as there are bytes in it.
+    /// Reads go into one of the thread's few large buffers, which stay warm in the cache and take
+    /// many bytes with one system call, for as long as there are bytes in it.
     fn borrow(&mut self) {
-        if let (Some(connection), None) = (&mut self.connection, &self.lent)
+        if let (Some(connection), false) = (&mut self.connection, self.large)
             && connection.read.is_empty()
         {
-            let buffer = self.proxy.0.pool.buffer();
-            self.lent = Some(std::mem::replace(&mut connection.read, buffer));
+            connection.leave_buffer();
+            connection.read = spare::large_buffer();
+            self.large = true;
         }
     }
 
     fn give_back(&mut self) {
         if let Some(connection) = &mut self.connection
             && connection.read.is_empty()
-            && let Some(own) = self.lent.take()
+            && std::mem::take(&mut self.large)
         {
-            let buffer = std::mem::replace(&mut connection.read, own);
-            self.proxy.0.pool.give_back(buffer);
+            spare::keep_buffer(std::mem::take(&mut connection.read), true);
         }
     }
 

@@ -22,7 +22,7 @@ use self::{
     send::{SendError, Sending, Waits},
 };
 use super::{
-    Error, Informational, Phase, Proxy, body::RequestBody, dial::Stream, headers::Outgoing,
+    Error, Informational, Phase, Proxy, body::RequestBody, dial::Stream, headers::Outgoing, spare,
     timer::Timer, upstream::Server,
 };
 use crate::time::{Clock, Millis};
@@ -32,12 +32,8 @@ mod chunked;
 mod head;
 mod send;
 
-/// Bytes asked for when a head is awaited: most small responses come whole.
-const HEAD_READ: usize = 8 * 1024;
 /// How long a body is held back for a server that ignores `Expect` (RFC 9110 §10.1.1).
 const CONTINUE_WAIT: Duration = Duration::from_secs(1);
-/// Lines a header map may have room for and be kept.
-const FIELDS_KEPT: usize = 64;
 /// Interim responses before a final one.
 const MAX_INTERIM: u8 = 32;
 
@@ -49,10 +45,8 @@ pub(super) struct Connection {
     /// It has already served a request.
     pub(super) reused: bool,
     stream: Stream,
+    /// Without room while nothing is read.
     read: BytesMut,
-    spare: Vec<u8>,
-    /// The last request's header map, emptied: this response's.
-    fields: HeaderMap,
     timer: Timer,
 }
 
@@ -124,8 +118,6 @@ impl Connection {
             reused: false,
             stream,
             read: BytesMut::new(),
-            spare: Vec::with_capacity(1024),
-            fields: HeaderMap::new(),
             timer: Timer::new(),
         })
     }
@@ -140,15 +132,35 @@ impl Connection {
         (self.read, self.stream)
     }
 
-    fn poll_fill(&mut self, cx: &mut Context<'_>, room: usize) -> Poll<io::Result<usize>> {
-        self.read.reserve(room);
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        self.read.reserve(1);
         poll_read_buf(Pin::new(&mut self.stream), cx, &mut self.read)
+    }
+
+    /// Reads what is, or begins with, a head.
+    fn poll_fill_head(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if self.read.capacity() == 0 {
+            self.read = spare::small_buffer();
+        }
+        let filled = self.poll_fill(cx);
+        if filled.is_pending() {
+            self.leave_buffer();
+        }
+        filled
+    }
+
+    /// Leaves an empty buffer to others.
+    fn leave_buffer(&mut self) {
+        if self.read.is_empty() {
+            spare::keep_buffer(std::mem::take(&mut self.read), false);
+        }
     }
 
     /// Readies it for a pool.
     fn rest(&mut self) {
         self.reused = true;
         self.timer.clear();
+        self.leave_buffer();
     }
 
     fn reset(&self, source: Option<io::Error>) -> Error {
@@ -175,13 +187,13 @@ impl Connection {
 
 impl<'a> Exchange<'a> {
     pub(super) fn new(
-        mut connection: Box<Connection>,
+        connection: Box<Connection>,
         line: &Line<'_>,
         outgoing: &Outgoing<'_>,
         body: RequestBody,
         ask: Ask<'a>,
     ) -> Self {
-        let mut head = std::mem::take(&mut connection.spare);
+        let mut head = spare::head();
         head::encode(&mut head, line, outgoing);
         Self {
             connection,
@@ -200,22 +212,18 @@ impl<'a> Exchange<'a> {
     pub(super) async fn run(mut self) -> Result<Answer, Failure> {
         match std::future::poll_fn(|cx| self.poll(cx)).await {
             Ok(head) => {
-                let mut connection = self.connection;
                 let sending = match self.sent {
-                    Sent::All => {
-                        connection.spare = self.sending.into_parts().0;
-                        None
-                    }
+                    Sent::All => None,
                     Sent::Not | Sent::Broken => Some(self.sending),
                 };
                 Ok(Answer {
                     head,
-                    connection,
+                    connection: self.connection,
                     sending,
                 })
             }
             Err(error) if self.may_repeat() && matches!(error, Error::Reset { .. }) => {
-                Err(Failure::Stale(self.sending.into_parts().1, error))
+                Err(Failure::Stale(self.sending.into_body(), error))
             }
             Err(error) => Err(Failure::Final(error)),
         }
@@ -289,17 +297,13 @@ impl<'a> Exchange<'a> {
         let connection = &mut *self.connection;
         loop {
             if std::mem::take(&mut self.unread) && !connection.read.is_empty() {
-                match head::parse(
-                    &mut connection.read,
-                    self.ask.method,
-                    &mut connection.fields,
-                ) {
+                match head::parse(&mut connection.read, self.ask.method) {
                     Ok(Some(head)) => return Ok(Poll::Ready(head)),
                     Ok(None) => {}
                     Err(why) => return Err(connection.bad_response(why)),
                 }
             }
-            match connection.poll_fill(cx, HEAD_READ) {
+            match connection.poll_fill_head(cx) {
                 Poll::Pending => return Ok(Poll::Pending),
                 Poll::Ready(Ok(0)) => return Err(connection.reset(self.broken.take())),
                 Poll::Ready(Err(error)) => return Err(connection.reset(Some(error))),
@@ -345,15 +349,6 @@ impl Answer {
 
     pub(super) fn headers(&mut self) -> HeaderMap {
         std::mem::take(&mut self.head.headers)
-    }
-
-    /// Leaves the request's header map to the next response on this connection: hyper does the
-    /// same the other way round, so that two maps serve all requests of a connection.
-    pub(super) fn leave(&mut self, mut fields: HeaderMap) {
-        if fields.capacity() <= FIELDS_KEPT {
-            fields.clear();
-            self.connection.fields = fields;
-        }
     }
 
     pub(super) fn into_connection(self) -> Box<Connection> {

@@ -13,7 +13,7 @@ use http_body::Body as _;
 use tokio::io::AsyncWrite;
 
 use super::{Sends, Stream};
-use crate::proxy::{BoxError, body::RequestBody, headers::clean_trailers};
+use crate::proxy::{BoxError, body::RequestBody, headers::clean_trailers, spare};
 
 /// One request on its way out.
 #[derive(Debug)]
@@ -99,9 +99,9 @@ impl Sending {
         self.phase == Phase::Held
     }
 
-    /// Gives back the head's buffer for the connection's next request, and the body.
-    pub(super) fn into_parts(self) -> (Vec<u8>, RequestBody) {
-        (self.front, self.body)
+    /// The body, sent or not.
+    pub(super) fn into_body(self) -> RequestBody {
+        self.body
     }
 
     /// Sends what can be sent. Ready when everything is.
@@ -116,6 +116,8 @@ impl Sending {
             match self.phase {
                 Phase::Done => {
                     self.progress.waits = Waits::Nothing;
+                    self.front_sent = 0;
+                    spare::keep_head(std::mem::take(&mut self.front));
                     return Poll::Ready(Ok(()));
                 }
                 Phase::Held => {

@@ -1,0 +1,135 @@
+//! What one exchange leaves for the next on the same thread: buffers and header maps, the one used
+//! last on top, so that it is still in the processor's cache. Connections hold none of it while
+//! they wait.
+
+use std::cell::RefCell;
+
+use bytes::BytesMut;
+use http::HeaderMap;
+
+/// Bytes asked for when a head is awaited: most small responses come whole.
+const SMALL: usize = 8 * 1024;
+/// Bytes of a buffer that large bodies are read into.
+const LARGE: usize = 128 * 1024;
+/// Buffers kept of each size.
+const BUFFERS: usize = 16;
+/// Heads and header maps kept, and how large one may be.
+const KEPT: usize = 64;
+const HEAD: usize = 16 * 1024;
+const FIELDS: usize = 64;
+
+thread_local! {
+    static SPARE: RefCell<Spare> = const { RefCell::new(Spare {
+        heads: Vec::new(),
+        fields: Vec::new(),
+        small: Vec::new(),
+        large: Vec::new(),
+    }) };
+}
+
+struct Spare {
+    heads: Vec<Vec<u8>>,
+    fields: Vec<HeaderMap>,
+    small: Vec<BytesMut>,
+    large: Vec<BytesMut>,
+}
+
+/// Room for a request's head; empty.
+pub(super) fn head() -> Vec<u8> {
+    let head = SPARE.with_borrow_mut(|spare| spare.heads.pop());
+    head.unwrap_or_else(|| Vec::with_capacity(1024))
+}
+
+/// Of a head that was sent.
+pub(super) fn keep_head(mut head: Vec<u8>) {
+    if (1..=HEAD).contains(&head.capacity()) {
+        head.clear();
+        SPARE.with_borrow_mut(|spare| push(&mut spare.heads, head));
+    }
+}
+
+/// A response's header map; empty.
+pub(super) fn fields() -> HeaderMap {
+    let fields = SPARE.with_borrow_mut(|spare| spare.fields.pop());
+    fields.unwrap_or_default()
+}
+
+/// Of a request that was answered. hyper does the same the other way round, so that no map is made
+/// for a request or its response.
+pub(super) fn keep_fields(mut fields: HeaderMap) {
+    if (1..=FIELDS).contains(&fields.capacity()) {
+        fields.clear();
+        SPARE.with_borrow_mut(|spare| push(&mut spare.fields, fields));
+    }
+}
+
+/// An empty buffer for a head and what comes with it.
+pub(super) fn small_buffer() -> BytesMut {
+    SPARE.with_borrow_mut(|spare| free(&mut spare.small, SMALL))
+}
+
+/// An empty buffer for the bytes of a large body.
+pub(super) fn large_buffer() -> BytesMut {
+    SPARE.with_borrow_mut(|spare| free(&mut spare.large, LARGE))
+}
+
+/// Of whichever size; what was read into it may still be on its way to a client.
+pub(super) fn keep_buffer(buffer: BytesMut, large: bool) {
+    if buffer.capacity() == 0 {
+        return;
+    }
+    SPARE.with_borrow_mut(|spare| {
+        let buffers = match large {
+            true => &mut spare.large,
+            false => &mut spare.small,
+        };
+        if buffers.len() == BUFFERS {
+            buffers.remove(0);
+        }
+        buffers.push(buffer);
+    });
+}
+
+fn push<T>(kept: &mut Vec<T>, one: T) {
+    if kept.len() < KEPT {
+        kept.push(one);
+    }
+}
+
+fn free(buffers: &mut Vec<BytesMut>, size: usize) -> BytesMut {
+    let free = (0..buffers.len())
+        .rev()
+        .find(|at| buffers[*at].try_reclaim(size));
+    match free {
+        Some(at) => buffers.remove(at),
+        None => BytesMut::with_capacity(size),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_buffer_is_not_used_again_while_somebody_holds_what_was_read_into_it() {
+        let mut buffer = small_buffer();
+        let first = buffer.as_ptr();
+        buffer.extend_from_slice(b"for a client that is slow");
+        let held = buffer.split().freeze();
+        keep_buffer(buffer, false);
+        assert_ne!(small_buffer().as_ptr(), first);
+        assert_eq!(held, "for a client that is slow");
+        drop(held);
+        let again = small_buffer();
+        assert_eq!((again.as_ptr(), again.len()), (first, 0));
+        assert!(again.capacity() >= SMALL);
+    }
+
+    #[test]
+    fn what_is_large_is_not_kept() {
+        keep_head(Vec::with_capacity(HEAD + 1));
+        keep_fields(HeaderMap::with_capacity(FIELDS * 4));
+        assert!(head().capacity() <= HEAD);
+        assert!(fields().capacity() <= FIELDS);
+    }
+}
