@@ -1,5 +1,5 @@
-//! The decisions LAPI told of, by their ids, in 20 bytes each: several may stand for one address,
-//! and the longest holds. The engine holds what follows from them. Pure.
+//! The decisions LAPI told of, by their ids, in 20 bytes each and 6 to find it by: several may stand
+//! for one address, and the longest holds. The engine holds what follows from them. Pure.
 
 use std::{collections::HashMap, hash::BuildHasher, sync::Arc};
 
@@ -16,6 +16,11 @@ use crate::{
 pub(super) const PREFIX: &str = "crowdsec/";
 /// Different texts kept as one; more are kept as the last.
 const NAMES: usize = u16::MAX as usize;
+/// More rows than this, and there is room for `ROOM` at once. Room that is not used costs nothing;
+/// tables that grew and were left are kept by the allocator, and by every larger one it is given
+/// back it learns to keep more.
+const FEW: usize = 8192;
+const ROOM: usize = 114_688;
 
 /// What a decision bans.
 #[derive(Clone, Copy, Debug)]
@@ -45,7 +50,10 @@ struct Row {
 /// Decisions by id, and what to tell the engine of them.
 #[derive(Debug, Default)]
 pub(super) struct Book {
-    rows: HashTable<Row>,
+    /// In no order.
+    rows: Vec<Row>,
+    /// Where in `rows` a key is.
+    index: HashTable<u32>,
     hash: RandomState,
     pull: u8,
     origins: Names,
@@ -93,8 +101,11 @@ impl Book {
     /// The full pull is over; afterwards [`holds`](Self::holds) answers by it alone.
     pub(super) fn finish(&mut self) {
         let pull = self.pull;
-        self.rows.retain(|row| row.pull & !V6 == pull);
-        self.rows.shrink_to_fit(Row::key);
+        self.forget(|row| row.pull & !V6 != pull);
+        let few = self.rows.len() <= FEW;
+        let room = if few { 0 } else { ROOM };
+        self.rows.shrink_to(room);
+        self.index.shrink_to(room, key_in(&self.rows));
     }
 
     /// Enters a decision. One that is known by its id changes nothing: what was lifted by hand
@@ -103,7 +114,11 @@ impl Book {
         let key = self.key(told.net, told.origin);
         let until = seconds(told.until);
         let mut longest = 0;
-        for row in self.rows.iter_hash_mut(key).filter(|row| row.key() == key) {
+        for at in self.index.iter_hash(key) {
+            let row = &mut self.rows[*at as usize];
+            if row.key() != key {
+                continue;
+            }
             if row.id == told.id as u32 {
                 row.pull = self.pull | (row.pull & V6);
                 return;
@@ -119,7 +134,7 @@ impl Book {
             origin: self.origins.id(told.origin, usize::from(u8::MAX)) as u8,
             pull: self.pull | v6,
         };
-        self.rows.insert_unique(key, row, Row::key);
+        self.insert(row);
         if until > longest {
             self.impose(&row, told.net, told.until, now);
         }
@@ -128,13 +143,15 @@ impl Book {
     /// Strikes a decision; the next longest for its address holds, if there is one.
     pub(super) fn strike(&mut self, told: Told<'_>, now: Millis) {
         let key = self.key(told.net, told.origin);
-        let same = |row: &Row| row.key() == key && row.id == told.id as u32;
-        let Ok(entry) = self.rows.find_entry(key, same) else {
+        let same = |at: &u32| {
+            let row = &self.rows[*at as usize];
+            row.key() == key && row.id == told.id as u32
+        };
+        let Some(at) = self.index.find(key, same).copied() else {
             return;
         };
-        let (gone, _) = entry.remove();
-        let others = self.rows.iter_hash(key).filter(|row| row.key() == key);
-        let next = others.max_by_key(|row| row.until).copied();
+        let gone = self.remove(at as usize);
+        let next = self.of(key).max_by_key(|row| row.until).copied();
         match next {
             Some(next) if next.until >= gone.until => {}
             Some(next) if Millis::from(next.until) * 1000 > now => {
@@ -153,7 +170,7 @@ impl Book {
     /// Forgets what is over by itself; the engine does so on its own.
     pub(super) fn prune(&mut self, now: Millis) {
         let now = (now / 1000) as u32;
-        self.rows.retain(|row| row.until >= now);
+        self.forget(|row| row.until < now);
     }
 
     /// Forgets everything.
@@ -163,8 +180,7 @@ impl Book {
 
     /// Whether a decision of this origin for this network is in the book.
     pub(super) fn holds(&self, origin: &str, net: IpNet) -> bool {
-        let key = self.key(net, origin);
-        self.rows.find(key, |row| row.key() == key).is_some()
+        self.of(self.key(net, origin)).next().is_some()
     }
 
     /// Changes not taken yet.
@@ -201,6 +217,49 @@ impl Book {
         self.hash.hash_one((net, origin))
     }
 
+    /// Every decision of a network and origin.
+    fn of(&self, key: u64) -> impl Iterator<Item = &Row> {
+        let held = self.index.iter_hash(key);
+        held.map(|at| &self.rows[*at as usize])
+            .filter(move |row| row.key() == key)
+    }
+
+    fn insert(&mut self, row: Row) {
+        if self.rows.len() == FEW {
+            self.rows.reserve_exact(ROOM - FEW);
+            self.index.reserve(ROOM - FEW, key_in(&self.rows));
+        }
+        let at = self.rows.len() as u32;
+        self.rows.push(row);
+        self.index.insert_unique(row.key(), at, key_in(&self.rows));
+    }
+
+    /// The last row takes the place of the one removed.
+    fn remove(&mut self, at: usize) -> Row {
+        let key = self.rows[at].key();
+        if let Ok(entry) = self.index.find_entry(key, |held| *held == at as u32) {
+            entry.remove();
+        }
+        let gone = self.rows.swap_remove(at);
+        let last = self.rows.len() as u32;
+        if let Some(moved) = self.rows.get(at)
+            && let Some(held) = self.index.find_mut(moved.key(), |held| *held == last)
+        {
+            *held = at as u32;
+        }
+        gone
+    }
+
+    fn forget(&mut self, gone: impl Fn(&Row) -> bool) {
+        let mut at = 0;
+        while let Some(row) = self.rows.get(at) {
+            match gone(row) {
+                true => _ = self.remove(at),
+                false => at += 1,
+            }
+        }
+    }
+
     fn impose(&mut self, row: &Row, client: IpNet, until: Millis, now: Millis) {
         let scenario = self.scenarios.list[usize::from(row.scenario)].clone();
         let delta = self.changes.entry(row.origin).or_default();
@@ -218,6 +277,10 @@ impl Book {
         });
         self.pending += 1;
     }
+}
+
+fn key_in(rows: &[Row]) -> impl Fn(&u32) -> u64 {
+    |at| rows[*at as usize].key()
 }
 
 fn seconds(until: Millis) -> u32 {
@@ -303,6 +366,33 @@ mod tests {
         assert_eq!(news(&mut book), "-192.0.2.1/32 crowdsec/CAPI");
         book.enter(told(2, "192.0.2.1/32", "CAPI", 1000), NOW);
         assert_eq!(news(&mut book), "+192.0.2.1/32 crowdsec/CAPI 1000");
+    }
+
+    #[test]
+    fn of_many_some_are_struck_and_some_are_over() {
+        let mut book = Book::default();
+        let net = |id: u32| std::net::Ipv4Addr::from(0x0b00_0000 + id).to_string() + "/32";
+        let ids = 0..3 * FEW as u32;
+        for id in ids.clone() {
+            let left = if id % 5 == 0 { 1000 } else { 60_000 };
+            book.enter(told(id.into(), &net(id), "CAPI", left), NOW);
+            book.take();
+        }
+        for id in ids.clone().filter(|id| id % 3 == 0) {
+            book.strike(told(id.into(), &net(id), "CAPI", 0), NOW);
+        }
+        book.prune(NOW + 10_000);
+        let left: Vec<u32> = ids
+            .clone()
+            .filter(|id| id % 3 != 0 && id % 5 != 0)
+            .collect();
+        let held = |id: &u32| book.holds("CAPI", net(*id).parse().unwrap());
+        assert_eq!(ids.filter(held).collect::<Vec<_>>(), left);
+        assert_eq!((book.len(), book.index.len()), (left.len(), left.len()));
+        book.begin();
+        book.finish();
+        let room = (book.len(), book.rows.capacity(), book.index.capacity());
+        assert_eq!(room, (0, 0, 0), "memory is given back");
     }
 
     #[test]
