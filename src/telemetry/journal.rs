@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// Changes taken from the ledger at a time.
-const BATCH: usize = 1024;
+const BATCH: usize = 256;
 /// How long the last changes may take to be on disk when the program ends.
 const LAST_WORDS: Duration = Duration::from_secs(3);
 
