@@ -124,8 +124,8 @@ impl Ledger {
                 changes.push(Change {
                     seq,
                     ban: self.read(&slots, slot),
-                    lift: slot.lift,
-                    updated: slot.updated && slot.lift.is_none(),
+                    lift: slot.lift(),
+                    updated: slot.updated(),
                 });
             }
         }
@@ -187,10 +187,10 @@ impl Ledger {
             };
             let active = chunk.iter().filter(|slot| slot.is_active() && !slot.silent);
             standing.extend(active.map(|slot| Change {
-                seq: slot.seq,
+                seq: slot.seq(),
                 ban: self.read(&slots, slot),
                 lift: None,
-                updated: slot.updated,
+                updated: slot.updated(),
             }));
             from += CHUNK;
         }
@@ -249,7 +249,7 @@ impl Ledger {
             let slots = self.slots.lock();
             for (seq, id) in chunk {
                 // A slot that moved on meanwhile is among those already passed.
-                let slot = slots.get(*id).filter(|slot| slot.seq == *seq);
+                let slot = slots.get(*id).filter(|slot| slot.seq() == *seq);
                 let Some(slot) = slot.filter(|slot| slot.is_active()) else {
                     continue;
                 };
@@ -288,9 +288,9 @@ impl Ledger {
             };
             let old = (from as u32..)
                 .zip(chunk)
-                .filter(|(_, slot)| slot.seq <= floor);
+                .filter(|(_, slot)| slot.seq() <= floor);
             let old = old.filter(|(_, slot)| slot.is_active() && !slot.silent);
-            numbers.extend(old.map(|(id, slot)| (slot.seq, id)));
+            numbers.extend(old.map(|(id, slot)| (slot.seq(), id)));
             from += 16 * CHUNK;
         }
     }

@@ -2,7 +2,8 @@
 //! the check that the indexes agree.
 
 use super::{
-    Client, EVERYWHERE, FEW, GAP, LOG_SLACK, MAX_LIFTED, Place, ROOM, Slot, Slots, Terms, hash_of,
+    Client, EVERYWHERE, FEW, GAP, LOG_SLACK, MAX_LIFTED, Place, ROOM, Slot, Slots, State, Terms,
+    U48, hash_of,
 };
 use crate::engine::{jail::JailId, ledger::Lift};
 
@@ -65,11 +66,10 @@ impl Slots {
             origin: self.intern(place.origin),
             rank: 0,
             silent: false,
-            updated: false,
-            lift,
-            seq,
-            since: terms.since,
-            until: terms.until,
+            state: lift.map_or(State::Begun, State::Lifted),
+            seq: U48::new(seq),
+            since: U48::new(terms.since),
+            until: U48::new(terms.until),
             cause,
             own,
         };
@@ -120,7 +120,7 @@ impl Slots {
         let used = self
             .slots
             .iter()
-            .rposition(|slot| slot.seq != 0)
+            .rposition(|slot| slot.seq() != 0)
             .map_or(0, |last| last + 1);
         if sparse(used, self.slots.capacity()) {
             self.slots.truncate(used);
@@ -158,15 +158,15 @@ impl Slots {
         let lifted = self
             .slots
             .iter()
-            .filter(|slot| slot.seq != 0 && slot.lift.is_some());
+            .filter(|slot| slot.seq() != 0 && slot.lift().is_some());
         assert_eq!(lifted.count(), self.lifted, "lifted bans");
         for (at, id) in self.ends.iter().enumerate() {
             let (slot, parent) = (self.slot(*id), self.ends[at.saturating_sub(1) / 2]);
             assert_eq!(slot.rank as usize, at, "every end knows its place");
-            let until = self.slot(parent).until;
-            assert!(until <= slot.until, "no ban ends before its parent");
+            let until = self.slot(parent).until();
+            assert!(until <= slot.until(), "no ban ends before its parent");
         }
-        let first = active.iter().map(|slot| slot.until).min();
+        let first = active.iter().map(|slot| slot.until()).min();
         assert_eq!(self.first_to_end().map(|(until, _)| until), first);
         let lengths = self.v4_lengths.iter().chain(&self.v6_lengths);
         assert_eq!(
@@ -177,10 +177,10 @@ impl Slots {
         for slot in self
             .slots
             .iter()
-            .filter(|slot| slot.seq > self.floor && !slot.silent)
+            .filter(|slot| slot.seq() > self.floor && !slot.silent)
         {
-            let logged = self.logged(slot.seq).map(|logged| logged.client);
-            assert_eq!(logged, Some(slot.client), "number {} is logged", slot.seq);
+            let logged = self.logged(slot.seq()).map(|logged| logged.client);
+            assert_eq!(logged, Some(slot.client), "number {} is logged", slot.seq());
         }
     }
 }
