@@ -35,7 +35,7 @@ pub use outside::{
     AccessLog, ClientTls, Cloudflare, CloudflareSource, Crowdsec, CrowdsecPublish,
     CrowdsecSubscribe, Fallback, LogLineFormat, Otlp,
 };
-pub use problem::{Pos, Problem, Problems};
+pub use problem::{Kind as ProblemKind, Pos, Problem, Problems};
 pub use upstream::{HealthCheck, Route, Scheme, Server, Service, Transport};
 
 /// A whole configuration, ready to run.

@@ -27,12 +27,25 @@ pub struct Pos {
     pub width: u32,
 }
 
+/// What sort of problem one is, for those who do not mind them all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Kind {
+    /// Any that is not listed here.
+    #[default]
+    Other,
+    /// A key that means nothing where it stands.
+    UnknownKey,
+    /// What is meant is clear; today it is written otherwise.
+    Spelling,
+}
+
 /// One thing wrong (or, as a warning, odd). `{}` is the line `file:line:col: message`; `{:#}` adds
 /// the offending line with a caret under the place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     file: String,
     at: Pos,
+    kind: Kind,
     message: String,
     excerpt: String,
 }
@@ -50,6 +63,7 @@ impl Problem {
         Self {
             file: file.into(),
             at,
+            kind: Kind::default(),
             message: message.into().replace(char::is_control, " "),
             excerpt: masked(line),
         }
@@ -58,6 +72,16 @@ impl Problem {
     /// A problem with a file as a whole.
     pub fn whole(file: &Path, message: impl Into<String>) -> Self {
         Self::new(file.display().to_string(), Pos::default(), "", message)
+    }
+
+    /// The same as one of this kind.
+    pub fn of(self, kind: Kind) -> Self {
+        Self { kind, ..self }
+    }
+
+    /// What sort of problem it is.
+    pub fn kind(&self) -> Kind {
+        self.kind
     }
 
     /// What is wrong, without the place.

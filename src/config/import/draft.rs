@@ -6,6 +6,7 @@ use std::{fmt::Write as _, sync::Arc};
 use super::{
     super::{
         compile::jails,
+        problem::Kind,
         raw::{Entry, Node, Value},
         read::Cx,
     },
@@ -22,12 +23,12 @@ pub(super) fn draft(cx: &Cx<'_>, found: &Found, place: String) -> Draft {
     let judged = without_files(&found.options);
     let jail = jails::plugin(cx.root(&judged));
     // The plugin passes over keys it does not know.
-    let (unknown, wrong): (Vec<_>, Vec<_>) = (cx.problems.take().into_iter())
-        .partition(|problem| problem.message().starts_with("unknown key"));
+    let (unknown, wrong): (Vec<_>, Vec<_>) =
+        (cx.problems.take().into_iter()).partition(|problem| problem.kind() == Kind::UnknownKey);
     let mut page = Page::default();
     let mut notes = [unknown, cx.warnings.take()].concat();
     notes.sort_by_key(|note| note.at());
-    for note in notes.iter().filter(|note| !is_spelling(note.message())) {
+    for note in notes.iter().filter(|note| note.kind() != Kind::Spelling) {
         let (place, told) = (at(&place, note.at().line), note.message());
         page.line(1, format_args!("# {place}: {told}"));
     }
@@ -99,19 +100,6 @@ fn map(
         ),
     };
     Node::branch(node.at, value).unwrap_or_else(|_| node.clone())
-}
-
-/// What is only written otherwise now.
-fn is_spelling(told: &str) -> bool {
-    let number = |told: &str| {
-        let (shown, number) = told
-            .strip_prefix('`')?
-            .split_once("` is read as the number ")?;
-        Some(shown == number)
-    };
-    told.ends_with("write it without quotes")
-        || told.starts_with("key `")
-        || number(told).unwrap_or(false)
 }
 
 /// `file:line` with another line.

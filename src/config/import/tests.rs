@@ -195,6 +195,25 @@ fn what_was_unsaid_is_made_explicit_and_what_changed_has_a_comment() {
 }
 
 #[test]
+fn what_is_only_written_otherwise_is_not_told() {
+    let spelled = "          Rules: { StatusCode: 404, MaxRetry: '4', Enabled: '1' }\n";
+    let told = |made: &str| made.contains("# t.yml");
+    let made_of = made(spelled);
+    assert!(
+        !told(&made_of) && made_of.contains("maxretry: 4\n"),
+        "{made_of}"
+    );
+    for (was, other, expected) in [
+        ("'4'", "'0x4'", "`0x4` is read as the number 4"),
+        ("MaxRetry", "MaxRetries", "unknown key `MaxRetries`"),
+        ("Enabled", "Ports", "`Ports` has no effect"),
+    ] {
+        let made = made(&spelled.replace(was, other));
+        assert!(told(&made) && made.contains(expected), "{made}");
+    }
+}
+
+#[test]
 fn list_files_stay_and_need_not_be_here() {
     let text = "http: { middlewares: { a: { plugin: { f2b: { denylist: { files: /nowhere/bad.txt } } } } } }";
     let imported = import("t.yml", text);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::{
     super::{
         Pos, Problem,
+        problem::Kind,
         raw::{Entry, Node, Value},
         shape::{DEPRECATED, IGNORED, Shape, suggest},
     },
@@ -25,7 +26,12 @@ impl<'a> Field<'a> {
 
     /// Notes an oddity at the value.
     pub fn warn(&self, message: impl Into<String>) {
-        self.cx.warn(self.place(), message);
+        self.warn_of(Kind::Other, message);
+    }
+
+    /// Notes an oddity of a kind at the value.
+    pub(super) fn warn_of(&self, kind: Kind, message: impl Into<String>) {
+        self.cx.warn_of(kind, self.place(), message);
     }
 
     /// The same value read as the plugin reads: weak types, keys in any case.
@@ -94,8 +100,8 @@ impl<'a> Field<'a> {
         if self.lenient {
             let same = |known: &&&str| known.eq_ignore_ascii_case(key);
             if let Some(known) = shape.keys.iter().find(same) {
-                self.cx
-                    .warn(entry.at, format!("key `{key}` is written `{known}`"));
+                let told = format!("key `{key}` is written `{known}`");
+                self.cx.warn_of(Kind::Spelling, entry.at, told);
                 return Some(known);
             }
             let old = DEPRECATED
@@ -118,8 +124,8 @@ impl<'a> Field<'a> {
             }
         }
         let hint = suggest(shape, key);
-        self.cx
-            .error(entry.at, format!("unknown key `{}`{hint}", short(key)));
+        let told = format!("unknown key `{}`{hint}", short(key));
+        self.cx.error_of(Kind::UnknownKey, entry.at, told);
         None
     }
 

@@ -10,7 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{Pos, Problem, raw::Node};
+use super::{Pos, Problem, problem::Kind, raw::Node};
 
 /// Finds the value of an environment variable.
 pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
@@ -73,13 +73,23 @@ impl<'a> Cx<'a> {
 
     /// Notes an error.
     pub fn error(&self, at: Pos, message: impl Into<String>) {
-        let problem = self.problem(at, message);
+        self.error_of(Kind::Other, at, message);
+    }
+
+    /// Notes an error of a kind.
+    fn error_of(&self, kind: Kind, at: Pos, message: impl Into<String>) {
+        let problem = self.problem(at, message).of(kind);
         self.problems.borrow_mut().push(problem);
     }
 
     /// Notes an oddity.
     pub fn warn(&self, at: Pos, message: impl Into<String>) {
-        let problem = self.problem(at, message);
+        self.warn_of(Kind::Other, at, message);
+    }
+
+    /// Notes an oddity of a kind.
+    fn warn_of(&self, kind: Kind, at: Pos, message: impl Into<String>) {
+        let problem = self.problem(at, message).of(kind);
         self.warnings.borrow_mut().push(problem);
     }
 

@@ -4,7 +4,7 @@
 use std::{path::PathBuf, str::FromStr, time::Duration};
 
 use super::{
-    super::{Secret, duration, raw::Value, shape},
+    super::{Secret, duration, problem::Kind, raw::Value, shape},
     Field, said,
 };
 
@@ -67,10 +67,9 @@ impl Field<'_> {
             _ => exact,
         };
         if let (true, Some(value)) = (self.lenient, weak) {
-            self.warn(format!(
-                "`{}` is read as {value}; write it without quotes",
-                self.shown()
-            ));
+            let shown = self.shown();
+            let told = format!("`{shown}` is read as {value}; write it without quotes");
+            self.warn_of(Kind::Spelling, told);
             return Some(value);
         }
         let hint = match text.to_ascii_lowercase().as_str() {
@@ -123,7 +122,12 @@ impl Field<'_> {
             _ => lower.parse().ok(),
         };
         let number = number.map(|number| sign * number)?;
-        self.warn(format!("`{}` is read as the number {number}", self.shown()));
+        let kind = match text == number.to_string() {
+            true => Kind::Spelling,
+            false => Kind::Other,
+        };
+        let told = format!("`{}` is read as the number {number}", self.shown());
+        self.warn_of(kind, told);
         Some(number)
     }
 
