@@ -4,12 +4,21 @@ ARG BUILDER=rust:1.95-slim-bookworm
 FROM ${BUILDER} AS build
 WORKDIR /src
 COPY . .
-# Naming the target keeps +crt-static away from build scripts and procedural macros.
-RUN target="$(rustc -vV | sed -n 's/^host: //p')" \
- && RUSTFLAGS="-C target-feature=+crt-static" \
-    cargo build --locked --release --bin jailgate --target "$target" \
+# yes: as it is shipped, built twice (contrib/pgo). no: half the wait, an eighth more CPU a request.
+ARG OPTIMIZED=yes
+RUN export RUSTFLAGS="-C target-feature=+crt-static" \
+ && if [ "$OPTIMIZED" = yes ]; then \
+        command -v python3 >/dev/null || { apt-get update && apt-get install -y --no-install-recommends python3; } \
+     && contrib/pgo/build.sh \
+     && built=target/pgo/jailgate; \
+    else \
+        # Naming the target keeps the flags away from build scripts and procedural macros.
+        target="$(rustc -vV | sed -n 's/^host: //p')" \
+     && cargo build --locked --release --bin jailgate --target "$target" \
+     && built="target/$target/release/jailgate"; \
+    fi \
  && mkdir -p /image/etc/jailgate /image/etc/ssl/certs /image/var/lib/jailgate /image/usr/bin \
- && cp "target/$target/release/jailgate" /image/usr/bin/ \
+ && cp "$built" /image/usr/bin/jailgate \
  && strip /image/usr/bin/jailgate \
  && cp /etc/ssl/certs/ca-certificates.crt /image/etc/ssl/certs/ \
  && chown -R 65532:65532 /image/var/lib/jailgate

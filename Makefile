@@ -2,10 +2,11 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test check deny contrib bench fmt tools
+.PHONY: help demo release test check deny contrib bench fmt tools
 
 CARGO ?= cargo
 BIN := $(or $(CARGO_TARGET_DIR),target)/release/jailgate
+SHIPPED := $(or $(CARGO_TARGET_DIR),target)/pgo/jailgate
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -15,6 +16,11 @@ include benches/bench.mk
 demo: ## build, then show attackers being banned and an honest client passing (KEEP=1 leaves it running)
 	$(CARGO) build --locked --release
 	KEEP=$(KEEP) demo/demo.sh $(BIN)
+
+release: $(SHIPPED) ## the program as it is shipped, built by the profile of its own work: target/pgo/jailgate
+
+$(SHIPPED): Cargo.toml Cargo.lock rust-toolchain.toml $(wildcard contrib/pgo/*) $(shell find src -type f)
+	contrib/pgo/build.sh
 
 test: check tools ## everything CI holds: format, lints, docs, all tests
 	$(CARGO) test --locked
