@@ -15,7 +15,7 @@ use ipnet::IpNet;
 use jailgate::engine::{
     Ban, Cause, Delta, Engine, JailId, JailSpec, Limits, Origin, Request,
     jail::WindowKind,
-    nets::{NetSet, PrefixMap},
+    nets::NetSet,
     urls::{Mode, UrlRules, canonical},
 };
 use rustix::time::{ClockId, clock_gettime};
@@ -190,13 +190,6 @@ fn list(name: &str, nets: &[IpNet]) {
         dependent(&probes, &set),
         "ns",
         required("50"),
-    );
-    let map = PrefixMap::build(nets.iter().map(|net| (*net, 7)));
-    row(
-        &format!("{name}: latest end, throughput"),
-        best(&probes, |addr| map.max(addr)),
-        "ns",
-        "",
     );
 }
 

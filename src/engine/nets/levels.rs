@@ -9,9 +9,9 @@ use super::Prefix;
 
 /// The tables, shortest prefix first. Those up to /64 keep keys of eight bytes.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Levels<V> {
-    short: Vec<Level<u64, V>>,
-    long: Vec<Level<u128, V>>,
+pub(super) struct Levels {
+    short: Vec<Level<u64>>,
+    long: Vec<Level<u128>>,
     /// Lists hold addresses that attackers choose, so nobody may foresee the buckets.
     hasher: RandomState,
 }
@@ -19,12 +19,11 @@ pub(super) struct Levels<V> {
 /// Keys grouped by bucket. No empty places are held, which makes it half the size of an open
 /// table.
 #[derive(Clone, Debug)]
-struct Level<K, V> {
+struct Level<K> {
     len: u8,
     /// One more than there are buckets, so that each one's end is the next one's start.
     buckets: Box<[Bucket]>,
     keys: Box<[K]>,
-    values: Box<[V]>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -38,8 +37,8 @@ struct Bucket {
 /// About this many keys (one cache line of the short ones) share a bucket.
 const KEYS_PER_BUCKET_BITS: u32 = 3;
 
-impl<V: Copy + Ord + Default> Levels<V> {
-    pub(super) fn build(mut prefixes: Vec<Prefix<u128, V>>) -> Self {
+impl Levels {
+    pub(super) fn build(mut prefixes: Vec<Prefix<u128>>) -> Self {
         prefixes.sort_unstable();
         drop_covered(&mut prefixes);
         prefixes.sort_unstable_by_key(|prefix| prefix.len);
@@ -47,14 +46,10 @@ impl<V: Copy + Ord + Default> Levels<V> {
         for same in prefixes.chunk_by(|a, b| a.len == b.len) {
             let len = same[0].len;
             if len <= 64 {
-                let keys = same
-                    .iter()
-                    .map(|prefix| (short_key(prefix.first, len), prefix.value));
+                let keys = same.iter().map(|prefix| short_key(prefix.first, len));
                 levels.short.push(Level::build(len, keys, &levels.hasher));
             } else {
-                let keys = same
-                    .iter()
-                    .map(|prefix| (long_key(prefix.first, len), prefix.value));
+                let keys = same.iter().map(|prefix| long_key(prefix.first, len));
                 levels.long.push(Level::build(len, keys, &levels.hasher));
             }
         }
@@ -65,24 +60,11 @@ impl<V: Copy + Ord + Default> Levels<V> {
     pub(super) fn contains(&self, addr: u128) -> bool {
         self.short
             .iter()
-            .any(|l| l.get(short_key(addr, l.len), &self.hasher).is_some())
+            .any(|l| l.contains(short_key(addr, l.len), &self.hasher))
             || self
                 .long
                 .iter()
-                .any(|l| l.get(long_key(addr, l.len), &self.hasher).is_some())
-    }
-
-    #[inline]
-    pub(super) fn max(&self, addr: u128) -> Option<V> {
-        let short = self
-            .short
-            .iter()
-            .map(|l| l.get(short_key(addr, l.len), &self.hasher));
-        let long = self
-            .long
-            .iter()
-            .map(|l| l.get(long_key(addr, l.len), &self.hasher));
-        short.chain(long).flatten().max()
+                .any(|l| l.contains(long_key(addr, l.len), &self.hasher))
     }
 
     /// Whether any prefix contains this one or lies inside it.
@@ -96,9 +78,9 @@ impl<V: Copy + Ord + Default> Levels<V> {
     /// The length of the widest prefix around `addr`.
     pub(super) fn shortest(&self, addr: u128) -> Option<u8> {
         let holds = |len: u8| match self.short.iter().find(|l| l.len == len) {
-            Some(l) => l.get(short_key(addr, len), &self.hasher).is_some(),
+            Some(l) => l.contains(short_key(addr, len), &self.hasher),
             None => (self.long.iter().find(|l| l.len == len))
-                .is_some_and(|l| l.get(long_key(addr, len), &self.hasher).is_some()),
+                .is_some_and(|l| l.contains(long_key(addr, len), &self.hasher)),
         };
         (0..=128).find(|len| holds(*len))
     }
@@ -128,8 +110,8 @@ impl<V: Copy + Ord + Default> Levels<V> {
     }
 }
 
-impl<K: Copy + Eq + Hash + Default, V: Copy + Default> Level<K, V> {
-    fn build(len: u8, entries: impl Iterator<Item = (K, V)> + Clone, hasher: &RandomState) -> Self {
+impl<K: Copy + Eq + Hash + Default> Level<K> {
+    fn build(len: u8, entries: impl Iterator<Item = K> + Clone, hasher: &RandomState) -> Self {
         let count = entries.clone().count();
         let bits = count
             .checked_ilog2()
@@ -139,9 +121,8 @@ impl<K: Copy + Eq + Hash + Default, V: Copy + Default> Level<K, V> {
             len,
             buckets: vec![Bucket::default(); (1 << bits) + 1].into(),
             keys: vec![K::default(); count].into(),
-            values: vec![V::default(); count].into(),
         };
-        for (key, _) in entries.clone() {
+        for key in entries.clone() {
             let (at, class) = level.place(key, hasher);
             level.buckets[at].start += 1;
             level.buckets[at].classes |= class;
@@ -152,27 +133,21 @@ impl<K: Copy + Eq + Hash + Default, V: Copy + Default> Level<K, V> {
             bucket.start = end;
         }
         // Filled from each bucket's end, which leaves `start` where it belongs.
-        for (key, value) in entries {
+        for key in entries {
             let (at, _) = level.place(key, hasher);
             level.buckets[at].start -= 1;
             let place = level.buckets[at].start as usize;
             level.keys[place] = key;
-            level.values[place] = value;
         }
         level
     }
 
     #[inline]
-    fn get(&self, key: K, hasher: &RandomState) -> Option<V> {
+    fn contains(&self, key: K, hasher: &RandomState) -> bool {
         let (at, class) = self.place(key, hasher);
         let bucket = self.buckets[at];
-        if bucket.classes & class == 0 {
-            return None;
-        }
-        let from = bucket.start as usize;
-        let keys = &self.keys[from..self.buckets[at + 1].start as usize];
-        let at = keys.iter().position(|k| *k == key)?;
-        Some(self.values[from + at])
+        bucket.classes & class != 0
+            && self.keys[bucket.start as usize..self.buckets[at + 1].start as usize].contains(&key)
     }
 
     /// The bucket of a key and its class, as a bit.
@@ -184,7 +159,7 @@ impl<K: Copy + Eq + Hash + Default, V: Copy + Default> Level<K, V> {
     }
 
     fn bytes(&self) -> usize {
-        size_of_val(&*self.buckets) + size_of_val(&*self.keys) + size_of_val(&*self.values)
+        size_of_val(&*self.buckets) + size_of_val(&*self.keys)
     }
 }
 
@@ -200,26 +175,14 @@ fn long_key(addr: u128, len: u8) -> u128 {
     addr >> (128 - u32::from(len))
 }
 
-/// Drops every prefix that one around it outdoes; expects parents before what they contain.
-fn drop_covered<V: Copy + Ord>(prefixes: &mut Vec<Prefix<u128, V>>) {
-    let mut open: Vec<(u128, V)> = Vec::new();
-    prefixes.dedup_by(|later, kept| {
-        // Sorted, so of equal networks the greatest value comes last.
-        let same = later.first == kept.first && later.len == kept.len;
-        if same {
-            kept.value = later.value;
-        }
-        same
-    });
+/// Drops every prefix inside another; expects parents before what they contain.
+fn drop_covered(prefixes: &mut Vec<Prefix<u128>>) {
+    let mut around = None;
     prefixes.retain(|prefix| {
-        while open.last().is_some_and(|&(last, _)| last < prefix.first) {
-            open.pop();
+        if around.is_some_and(|last| prefix.first <= last) {
+            return false;
         }
-        let last = prefix.first | u128::MAX.checked_shr(prefix.len.into()).unwrap_or(0);
-        let kept = open.last().is_none_or(|&(_, around)| prefix.value > around);
-        if kept {
-            open.push((last, prefix.value));
-        }
-        kept
+        around = Some(prefix.first | u128::MAX.checked_shr(prefix.len.into()).unwrap_or(0));
+        true
     });
 }

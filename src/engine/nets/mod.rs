@@ -1,4 +1,4 @@
-//! Frozen sets and maps of networks: answers "is this address covered, and until when at most".
+//! Frozen sets of networks: answers "is this address covered".
 //! Built off the hot path and swapped whole; nothing here is ever changed in place.
 
 mod levels;
@@ -13,129 +13,32 @@ use spans::Spans;
 
 /// A frozen set of networks, v4 and v6 apart. Build off the hot path, swap whole.
 #[derive(Clone, Debug, Default)]
-pub struct NetSet(Frozen<()>);
-
-/// A frozen map from networks to a number, answering the greatest number over every network that
-/// covers an address (for bans: the latest end). Build off the hot path, swap whole.
-#[derive(Clone, Debug, Default)]
-pub struct PrefixMap(Frozen<u32>);
-
-#[derive(Clone, Debug, Default)]
-struct Frozen<V> {
-    v4: Spans<V>,
-    v6: Levels<V>,
+pub struct NetSet {
+    v4: Spans,
+    v6: Levels,
 }
 
 /// One network as the bits of its first address and its prefix length.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Prefix<B, V> {
+struct Prefix<B> {
     first: B,
     len: u8,
-    value: V,
 }
 
 impl NetSet {
     /// Builds from any order, duplicates and overlaps allowed; host bits are masked and v4-mapped
     /// v6 networks become v4.
     pub fn build(nets: impl IntoIterator<Item = IpNet>) -> Self {
-        Self(Frozen::build(nets.into_iter().map(|net| (net, ()))))
-    }
-
-    /// Whether any network covers `addr` (v4-mapped v6 is looked up as v4).
-    #[inline]
-    pub fn contains(&self, addr: IpAddr) -> bool {
-        self.0.contains(addr)
-    }
-
-    /// The widest network covering `addr` after merging, for explaining.
-    pub fn covering(&self, addr: IpAddr) -> Option<IpNet> {
-        self.0.covering(addr)
-    }
-
-    /// Whether any network shares an address with this one. Not for the hot path: IPv6 networks
-    /// inside `net` are looked for one by one.
-    pub fn overlaps(&self, net: &IpNet) -> bool {
-        match unmapped(net.trunc()) {
-            IpNet::V4(net) => {
-                let (first, last) = (net.network().to_bits(), net.broadcast().to_bits());
-                self.0.v4.overlaps(first, last)
-            }
-            IpNet::V6(net) => self
-                .0
-                .v6
-                .overlaps(net.network().to_bits(), net.prefix_len()),
-        }
-    }
-
-    /// Every network, after merging: ranges are given as the fewest networks that make them up.
-    pub fn iter(&self) -> impl Iterator<Item = IpNet> + '_ {
-        self.0.nets()
-    }
-
-    /// No network at all.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// Ranges held after merging.
-    pub fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    /// Heap bytes held.
-    pub fn bytes(&self) -> usize {
-        self.0.bytes()
-    }
-}
-
-impl FromIterator<IpNet> for NetSet {
-    fn from_iter<I: IntoIterator<Item = IpNet>>(nets: I) -> Self {
-        Self::build(nets)
-    }
-}
-
-impl PrefixMap {
-    /// Builds from any order, duplicates and overlaps allowed; networks as for [`NetSet::build`].
-    pub fn build(nets: impl IntoIterator<Item = (IpNet, u32)>) -> Self {
-        Self(Frozen::build(nets))
-    }
-
-    /// The greatest number over every network covering `addr`.
-    #[inline]
-    pub fn max(&self, addr: IpAddr) -> Option<u32> {
-        self.0.max(addr)
-    }
-
-    /// No network at all.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// Ranges held after merging.
-    pub fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    /// Heap bytes held.
-    pub fn bytes(&self) -> usize {
-        self.0.bytes()
-    }
-}
-
-impl<V: Copy + Ord + Default> Frozen<V> {
-    fn build(nets: impl IntoIterator<Item = (IpNet, V)>) -> Self {
         let (mut v4, mut v6) = (Vec::new(), Vec::new());
-        for (net, value) in nets {
+        for net in nets {
             match unmapped(net) {
                 IpNet::V4(net) => v4.push(Prefix {
                     first: net.network().to_bits(),
                     len: net.prefix_len(),
-                    value,
                 }),
                 IpNet::V6(net) => v6.push(Prefix {
                     first: net.network().to_bits(),
                     len: net.prefix_len(),
-                    value,
                 }),
             }
         }
@@ -145,19 +48,9 @@ impl<V: Copy + Ord + Default> Frozen<V> {
         }
     }
 
+    /// Whether any network covers `addr` (v4-mapped v6 is looked up as v4).
     #[inline]
-    fn max(&self, addr: IpAddr) -> Option<V> {
-        match addr {
-            IpAddr::V4(v4) => self.v4.get(v4.to_bits()),
-            IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
-                Some(v4) => self.v4.get(v4.to_bits()),
-                None => self.v6.max(v6.to_bits()),
-            },
-        }
-    }
-
-    #[inline]
-    fn contains(&self, addr: IpAddr) -> bool {
+    pub fn contains(&self, addr: IpAddr) -> bool {
         match addr {
             IpAddr::V4(v4) => self.v4.contains(v4.to_bits()),
             IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
@@ -167,7 +60,8 @@ impl<V: Copy + Ord + Default> Frozen<V> {
         }
     }
 
-    fn covering(&self, addr: IpAddr) -> Option<IpNet> {
+    /// The widest network covering `addr` after merging, for explaining.
+    pub fn covering(&self, addr: IpAddr) -> Option<IpNet> {
         match addr.to_canonical() {
             IpAddr::V4(v4) => {
                 let (first, last) = self.v4.span(v4.to_bits())?;
@@ -180,7 +74,20 @@ impl<V: Copy + Ord + Default> Frozen<V> {
         }
     }
 
-    fn nets(&self) -> impl Iterator<Item = IpNet> + '_ {
+    /// Whether any network shares an address with this one. Not for the hot path: IPv6 networks
+    /// inside `net` are looked for one by one.
+    pub fn overlaps(&self, net: &IpNet) -> bool {
+        match unmapped(net.trunc()) {
+            IpNet::V4(net) => {
+                let (first, last) = (net.network().to_bits(), net.broadcast().to_bits());
+                self.v4.overlaps(first, last)
+            }
+            IpNet::V6(net) => self.v6.overlaps(net.network().to_bits(), net.prefix_len()),
+        }
+    }
+
+    /// Every network, after merging: ranges are given as the fewest networks that make them up.
+    pub fn iter(&self) -> impl Iterator<Item = IpNet> + '_ {
         let v4 = self.v4.ranges().flat_map(|(first, last)| {
             Ipv4Subnets::new(Ipv4Addr::from_bits(first), Ipv4Addr::from_bits(last), 0)
         });
@@ -191,12 +98,25 @@ impl<V: Copy + Ord + Default> Frozen<V> {
         v4.map(IpNet::V4).chain(v6.map(IpNet::V6))
     }
 
-    fn len(&self) -> usize {
+    /// No network at all.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Ranges held after merging.
+    pub fn len(&self) -> usize {
         self.v4.len() + self.v6.len()
     }
 
-    fn bytes(&self) -> usize {
+    /// Heap bytes held.
+    pub fn bytes(&self) -> usize {
         self.v4.bytes() + self.v6.bytes()
+    }
+}
+
+impl FromIterator<IpNet> for NetSet {
+    fn from_iter<I: IntoIterator<Item = IpNet>>(nets: I) -> Self {
+        Self::build(nets)
     }
 }
 
