@@ -1,5 +1,8 @@
 # Measurements beside the micro benches. Each installs its peers from Debian, is bounded, and ends
-# what it started. Results are kept in benches/results/.
+# what it started. Results are kept in benches/results/. What the first three and `soak` run is the
+# shipped program, made by `make release` where it is not up to date.
+# JAILGATE=path measures another one (`cargo build --release` is enough to work on a bench), and the
+# tables say so.
 .PHONY: bench-peers bench-botnet bench-memory soak guard guard-accept
 
 PYTHON ?= python3
@@ -8,7 +11,7 @@ MINUTES ?= 4
 SOAK ?= 600
 KILLS ?= 100
 
-bench-peers: ## CPU per request beside nginx, HAProxy and Caddy (QUICK=1: three minutes)
+bench-peers: ## CPU per request beside nginx, HAProxy and Caddy (QUICK=1: six minutes)
 	$(PYTHON) benches/peers.py $(if $(QUICK),--quick)
 
 bench-botnet: ## 7,000 bots: jailgate live, fail2ban and crowdsec on the same attack's log (MINUTES=4)

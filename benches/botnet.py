@@ -179,7 +179,7 @@ def main():
     flood = process.cargo_build("--bench", "flood")["flood"]
     directory = process.scratch("botnet")
     classes = watchers.available(args.watchers.split(","))
-    out = ["# A botnet of 7,000 among 3,000 honest clients", "", *(f"- {line}" for line in process.machine()),
+    out = ["# A botnet of 7,000 among 3,000 honest clients", "", *(f"- {line}" for line in process.machine()), f"- {jailgate.measured()}",
            f"- {time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime())}, load average at the start {os.getloadavg()[0]:.1f}",
            f"- every bot: {attack.TRIES} × POST /wp-login.php answered 401; honest: {attack.PAGES} pages, up to two mistyped passwords; maxretry {watchers.MAXRETRY}",
            *(f"- {kind.__name__}: {kind.note}" for kind in classes), ""]

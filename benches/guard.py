@@ -73,7 +73,7 @@ def gate(directory, program, name, load):
         port, auth = process.free_port(), process.free_port()
         conf.write_text(jailgate.EVERYTHING.format(
             port=port, upstream=origin.getsockname()[1], auth=auth, admin=process.free_port(),
-            rules=jailgate.url_rules(), tls="", auth_tls=""))
+            rules=jailgate.url_rules(), tls="", auth_tls="", crowdsec=""))
         child = process.Child("guarded", callgrind(profile, [program, conf, 10_000]), directory)
         process.wait_for_port(port, child, 90)
         load(port, auth, requests)

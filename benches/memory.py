@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import time
-import urllib.request
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -47,14 +46,6 @@ def settled(server, seconds=3):
     return server.child.rss()
 
 
-def gauge(admin, name):
-    with urllib.request.urlopen(f"http://127.0.0.1:{admin}/metrics", timeout=10) as answer:
-        for line in answer.read().decode().splitlines():
-            if line.startswith(name) and not line.startswith("#"):
-                return float(line.rsplit(" ", 1)[1])
-    return None
-
-
 def tracked(directory, upstream):
     """RSS before and after a million clients failed once each."""
     server, _ = jailgate.everything(directory, "tracked", upstream, decisions=0)
@@ -62,11 +53,11 @@ def tracked(directory, upstream):
     script = directory / "distinct.lua"
     script.write_text(DISTINCT)
     began, admin = time.time(), jailgate.admin_port(directory, "tracked")
-    while (held := gauge(admin, "jailgate_tracked_clients") or 0) < 990_000 and time.time() - began < 180:
+    while (held := jailgate.gauge(admin, "jailgate_tracked_clients")) < 990_000 and time.time() - began < 180:
         # goes on where the last run ended: a client that fails twice is no new one
         subprocess.run(["wrk", "-t1", "-c64", "-d10s", "-s", str(script), server.url()], stdout=subprocess.DEVNULL,
                        env={**os.environ, "BENCH_FROM": str(int(held))}, check=True)
-    count, after = gauge(admin, "jailgate_tracked_clients") or 0, settled(server)
+    count, after = jailgate.gauge(admin, "jailgate_tracked_clients"), settled(server)
     server.child.stop()
     return before, after, count
 
@@ -102,6 +93,7 @@ def main():
     args = args.parse_args()
     process.need(nginx="nginx-light", openssl="openssl", wrk="wrk")
     limit = process.raise_open_files()
+    jailgate.product()
     directory = process.scratch("memory")
     upstream = servers.origin(directory).port
     bare = jailgate.bare(directory, "bare", upstream)
@@ -123,7 +115,7 @@ def main():
             ("before the connections", alone, ""),
             (f"{held:,} idle keep-alive connections", holding, f"{(holding - alone) * 1024 / max(held, 1):.1f} KiB each; the limit here is {limit:,} descriptors a process"),
             ("after they closed", released, "")]
-    out = ["# Memory", "", *(f"- {line}" for line in process.machine()), f"- {time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime())}; RSS from /proc", "",
+    out = ["# Memory", "", *(f"- {line}" for line in process.machine()), f"- {jailgate.measured()}", f"- {time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime())}; RSS from /proc", "",
            "| state | RSS MB | |", "|---|---|---|", *(f"| {name} | {rss:.1f} | {note} |" for name, rss, note in rows), ""]
     print("\n".join(out))
     if not args.dry:

@@ -2,7 +2,7 @@
 """`make bench-peers`: jailgate beside nginx, HAProxy and Caddy, interleaved, on loopback.
 
 One group is one kind of work; its contenders run in turn within every round, so that whatever
-else the machine does hits all of them. Writes benches/results/peers.{md,svg,json}.
+else the machine does hits all of them. jailgate is the shipped program, see `rig.jailgate`. Writes benches/results/peers.{md,svg,json}.
 """
 import argparse
 import json
@@ -58,10 +58,12 @@ def proxies(directory, upstream, tls=False, big=False):
     return found, auth
 
 
-def groups(directory, quick):
-    """Starts the contenders and answers what is measured. TLS needs a second set of servers."""
+def groups(directory, quick, idle):
+    """Starts the contenders and answers what is measured, and notes in `idle` jailgate's RSS before
+    any load. TLS needs a second set of servers."""
     upstream = servers.origin(directory).port
     plain, auth = proxies(directory, upstream, big=True)
+    idle.append(plain["jailgate bare"].child.rss())
     small = {name: s for name, s in plain.items() if "tuned" not in name and "splice" not in name}
     answers = {"nginx return 200": servers.nginx_return(directory, "nginx-return"),
                "haproxy return": servers.haproxy(directory, "haproxy-return", 0, answer=True),
@@ -72,19 +74,28 @@ def groups(directory, quick):
     yield Group("HTTP/1.1, 1 KB, a new connection per request", "nginx", small, close=True)
     yield Group("HTTP/1.1, 100 KB, 64 connections", "nginx tuned 16×64k", plain, path="/100k")
     yield Group("HTTP/1.1, 1 MB, 64 connections", "nginx tuned 16×64k", plain, path="/1m")
-    if quick:
-        return
     yield Group("HTTP/1.1, 1 KB, 1,000 connections", "nginx", small, connections=1000)
-    yield Group("HTTP/1.1, 100 KB, 1,000 connections", "nginx tuned 16×64k", plain, path="/100k", connections=1000)
     h2_answers = {"nginx return 200": servers.nginx_return_h2c(directory, "nginx-return-h2c"), "jailgate forwardAuth everything": auth}
     yield Group("forwardAuth answer, HTTP/2 clear, 64 connections × 4 streams", "nginx return 200", h2_answers, path="/", h2=True, auth=True)
+    if quick:
+        return
+    yield Group("HTTP/1.1, 100 KB, 1,000 connections", "nginx tuned 16×64k", plain, path="/100k", connections=1000)
     secure, _ = proxies(directory, upstream, tls=True)
     yield Group("HTTP/1.1 over TLS, 1 KB, 64 connections", "nginx", secure, tls=True)
     yield Group("HTTP/2 over TLS, 1 KB, 64 connections × 4 streams", "nginx", secure, tls=True, h2=True)
     yield Group("HTTP/1.1 over TLS, 100 KB, 64 connections", "nginx", secure, tls=True, path="/100k")
 
 
-def checked(done):
+# Rows that other benches answer: what must be true, and where its figure is kept.
+ELSEWHERE = [
+    ("ban state at 1M: bytes per v4 / v6 client; miss; dependent hit / dashmap", "≤ 21 / 45; ≤ 20 ns; ≤ 0.55", "[notes](notes.md#what-the-micro-benches-say), `cargo bench --bench contention`"),
+    ("1M prefixes: memory, lookup throughput / dependent, build", "≤ 9 MB, ≤ 35 / 50 ns, ≤ 100 ms", "[notes](notes.md#what-the-micro-benches-say), `cargo bench --bench decide`"),
+    ("100 / 3,000 URL rules per URL", "≤ 130 / 200 ns", "[notes](notes.md#what-the-micro-benches-say), `cargo bench --bench decide`"),
+    ("live botnet: bots denied from the maxretry-th failure on; honest clients", "100 %; none", "[botnet](botnet.md)"),
+]
+
+
+def checked(done, idle):
     """The rows of the issue that this bench can answer, with the ratios of every round."""
     def ratio(group, name, base, key):
         rows = next((rows for title, (rows, _) in done.items() if title == group), {})
@@ -106,17 +117,18 @@ def checked(done):
         ("1 MB: CPU / HAProxy splice", "≤ 0.85", ratio(million, every, "haproxy splice", "cpu"), 0.85, True),
         ("a new client connection per request: requests/s / nginx", "≥ 1.0",
          ratio("HTTP/1.1, 1 KB, a new connection per request", every, "nginx", "rps"), 1.0, False),
+        ("idle RSS in MB, bare; more in [memory](memory.md)", "≤ 15", idle, 15, True),
     ]
 
 
-def write(done, rounds, seconds, note):
-    head = ["# jailgate beside its peers", "", *(f"- {line}" for line in process.machine()),
+def write(done, idle, rounds, seconds, note):
+    head = ["# jailgate beside its peers", "", *(f"- {line}" for line in process.machine()), f"- {jailgate.measured()}",
             f"- {time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime())}, {rounds} interleaved rounds of {seconds} s, client, origin and contender share the {os.cpu_count()} cores",
             f"- load average before and after: {note}",
             "- CPU is the contender's own (all threads, /proc schedstat). Ratios are taken within a round: median (lowest–highest).",
-            "- everything = client IP from X-Forwarded-For, allow and deny lists, 100 URL rules, 1,000,000 outside decisions through `apply`, status counting, metrics, timeouts",
+            "- everything = client IP from X-Forwarded-For, allow and deny lists, 100 URL rules, 1,000,000 outside decisions by the program's own CrowdSec subscription from a stand-in for the LAPI, status counting, metrics, timeouts",
             "- requests/s and p99 of contenders that share two cores with client and origin are compressed; CPU per request is the figure to compare", ""]
-    body = ["## What must be true", "", report.goals(checked(done)), "", "![CPU per request](peers.svg)", ""]
+    body = ["## What must be true", "", report.goals(checked(done, idle), ELSEWHERE), "", "![CPU per request](peers.svg)", ""]
     for title, (rows, base) in done.items():
         body += [f"## {title}", "", report.table(rows, base), ""]
     RESULTS.mkdir(exist_ok=True)
@@ -127,7 +139,7 @@ def write(done, rounds, seconds, note):
 
 def main():
     args = argparse.ArgumentParser(description=__doc__)
-    args.add_argument("--quick", action="store_true", help="the first five groups, 3 short rounds")
+    args.add_argument("--quick", action="store_true", help="the first seven groups, 3 short rounds")
     args.add_argument("--rounds", type=int)
     args.add_argument("--seconds", type=int)
     args.add_argument("--only", help="groups whose name contains this")
@@ -138,10 +150,10 @@ def main():
     process.need(nginx="nginx-light", haproxy="haproxy", caddy="caddy", wrk="wrk", h2load="nghttp2-client", openssl="openssl")
     process.raise_open_files()
     process.prefer()
-    jailgate.preloaded()
-    directory, done = process.scratch("peers"), {}
+    jailgate.product()
+    directory, done, idle = process.scratch("peers"), {}, []
     out, before = set(filter(None, args.without.split(","))), os.getloadavg()[0]
-    for group in groups(directory, args.quick):
+    for group in groups(directory, args.quick, idle):
         if args.only and args.only not in group.name:
             continue
         names = [name for name in group.contenders if name not in out]
@@ -154,9 +166,9 @@ def main():
                 rows[name].append(group.drive(directory, name, group.contenders[name], seconds))
         done[group.name] = (rows, group.base)
         print(f"\n## {group.name}\n{report.table(rows, group.base)}", flush=True)
-    print(f"\n{report.goals(checked(done))}")
+    print(f"\n{jailgate.measured()}\n{report.goals(checked(done, idle))}")
     if not args.dry:
-        write(done, rounds, seconds, f"{before:.1f}, {os.getloadavg()[0]:.1f}")
+        write(done, idle, rounds, seconds, f"{before:.1f}, {os.getloadavg()[0]:.1f}")
         print(f"\nwritten to {RESULTS}/peers.md, peers.svg, peers.json")
 
 

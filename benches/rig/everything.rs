@@ -1,5 +1,6 @@
-//! The product with a number of outside decisions taken in before it serves: what `peers.py`
-//! measures as "everything". The same `App` as `jailgate run`; nothing is switched off or on.
+//! The product with a number of outside decisions taken in before it serves, for `make guard` alone,
+//! which needs few (10,000) and the same ones at the first request. The same `App` as `jailgate run`,
+//! with what dev-dependencies add. `peers.py` and `memory.py` measure the shipped program instead.
 
 use std::{net::IpAddr, path::Path, sync::Arc};
 

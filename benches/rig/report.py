@@ -29,8 +29,9 @@ def table(rows, base):
     return "\n".join(lines)
 
 
-def goals(checked):
-    """[(work, required, value or None, met)] as the table of what must be true."""
+def goals(checked, elsewhere=()):
+    """[(work, required, values, limit, whether lower is met)] as the table of what must be true;
+    `elsewhere` are (work, required, where to read it)."""
     lines = ["| work | required | measured | met |", "|---|---|---|---|"]
     for work, required, values, limit, below in checked:
         if not values:
@@ -38,6 +39,7 @@ def goals(checked):
             continue
         met = median(values) <= limit if below else median(values) >= limit
         lines.append(f"| {work} | {required} | {spread(values)} | {'yes' if met else '**no**'} |")
+    lines += [f"| {work} | {required} | {where} | – |" for work, required, where in elsewhere]
     return "\n".join(lines)
 
 
