@@ -17,7 +17,7 @@ use super::{
     jail::JailId,
     ledger::Lift,
     slots::{Client, Detail, Place, Slots, Terms},
-    table::{End, Ticks},
+    table::Ticks,
     window::millis,
 };
 use crate::time::Millis;
@@ -71,11 +71,7 @@ impl Engine {
             self.mirror(&slots, &changed, ticks);
             MutexGuard::unlock_fair(slots);
         }
-        self.ledger
-            .lock()
-            .reserve(delta.add.len().min(self.bans_cap()));
-        let everywhere = delta.add.iter().filter(|ban| ban.jail.is_none());
-        self.everywhere.reserve(everywhere.map(|ban| &ban.client));
+        self.reserve(&delta.add);
         let mut add = delta
             .add
             .into_iter()
@@ -184,11 +180,7 @@ impl Engine {
                 increment.map_or(0, |increment| millis(increment.remember))
             });
         }
-        for jail in policy.jails.iter().flatten() {
-            jail.scope.shrink();
-        }
-        self.everywhere.shrink();
-        self.ledger.lock().shrink();
+        self.shrink();
         self.ledger.announce();
     }
 
@@ -259,20 +251,6 @@ impl Engine {
                 slots.lift(id, Lift::Evicted);
                 self.evicted_bans.fetch_add(1, Ordering::Relaxed);
             }
-        }
-    }
-
-    /// Brings the tables in line with the ledger for these clients.
-    pub(super) fn mirror(&self, slots: &Slots, changed: &[Client], ticks: Ticks) {
-        let end = |(net, jail): &Client| (*net, longest(slots, *net, *jail, ticks));
-        let everywhere = changed.iter().filter(|(_, jail)| jail.is_none());
-        self.everywhere.set(everywhere.map(end));
-        let policy = self.policy.load();
-        let ours = changed
-            .iter()
-            .filter_map(|client| Some((policy.any(client.1?)?, client)));
-        for (jail, client) in ours {
-            jail.scope.set([end(client)]);
         }
     }
 
@@ -399,18 +377,6 @@ impl Engine {
     pub(super) fn bans_cap(&self) -> usize {
         self.bans_cap.load(Ordering::Relaxed)
     }
-}
-
-/// The end furthest away among all origins.
-pub(super) fn longest(
-    slots: &Slots,
-    net: IpNet,
-    jail: Option<JailId>,
-    ticks: Ticks,
-) -> Option<End> {
-    let held = slots.of(net, jail).map(|id| slots.slot(id));
-    held.map(|slot| ticks.end(slot.until(), slots.is_outside(slot)))
-        .max()
 }
 
 /// Whether this very decision is enforced already.

@@ -87,15 +87,19 @@ impl Engine {
         request: &Request<'_>,
         event: Event,
     ) -> Outcome {
+        // asked anew under the counter's lock: a ban begun meanwhile may stand in a table swapped in
+        // since this event's policy was
+        let standing = || {
+            let policy = self.policy.load();
+            let jail = policy.any(jail.id)?;
+            let denial = self.standing(&policy, jail, addr, event.at, &mut |_, _| {})?;
+            Some(jail.replace(denial, false))
+        };
         let tally = |client: IpNet, evict: bool| {
-            self.counters.count(
-                client,
-                jail.id,
-                event,
-                evict,
-                || Some(jail.replace(self.standing(jail, addr, event.at, &mut |_, _| {})?, false)),
-                |reached| self.begin(jail, client, reached, request, event),
-            )
+            self.counters
+                .count(client, jail.id, event, evict, standing, |reached| {
+                    self.begin(jail, client, reached, request, event)
+                })
         };
         let wider = self.aggregate(jail, addr);
         let mut tallied = tally(client::fold(addr, jail.spec.ipv6_prefix), wider.is_none());

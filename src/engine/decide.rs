@@ -90,7 +90,7 @@ impl Engine {
             Ruling::Exempt(why) => Course::Exempt(why),
             Ruling::Denylist => Course::Deny(jail, denylisted(jail)),
             Ruling::Block(pattern) => Course::Block(jail, pattern),
-            Ruling::Open => match self.standing(jail, addr, now, say) {
+            Ruling::Open => match self.standing(policy, jail, addr, now, say) {
                 Some(denial) => Course::Deny(jail, denial),
                 None if jail.counts_requests() && jail.matches(request) => Course::Count(jail),
                 None => Course::Pass(jail),
@@ -140,6 +140,7 @@ impl Engine {
     #[inline]
     pub(super) fn standing(
         &self,
+        policy: &Policy,
         jail: &Jail,
         addr: IpAddr,
         now: Millis,
@@ -147,8 +148,8 @@ impl Engine {
     ) -> Option<Denial> {
         let ticks = *self.ticks.get()?;
         let scopes = [
-            (&*jail.scope, Some(jail.id), Question::Bans),
-            (&self.everywhere, None, Question::Everywhere),
+            (&jail.scope, Some(jail.id), Question::Bans),
+            (&policy.everywhere, None, Question::Everywhere),
         ];
         for (scope, id, question) in scopes {
             let standing = match scope.standing(addr, ticks, now) {

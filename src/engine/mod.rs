@@ -21,6 +21,7 @@ mod count;
 mod counters;
 mod decide;
 mod history;
+mod mirror;
 mod policy;
 mod slots;
 mod state;
@@ -186,12 +187,11 @@ pub struct Stats {
 /// Decides, counts and bans for every jail. Share it by `Arc`; every call takes `&self`.
 ///
 /// Locks are taken in this order: a shard of the counters, the ledger, a shard of a table. The hot
-/// path takes shared locks of table shards only.
+/// path takes none but a guard of the policy.
 #[derive(Debug)]
 pub struct Engine {
     policy: ArcSwap<policy::Policy>,
     names: Arc<policy::Names>,
-    everywhere: table::Scope,
     counters: counters::Counters,
     history: history::History,
     evidence: evidence::Ring,
@@ -213,8 +213,7 @@ impl Engine {
         let hash = table::Keyed(seed);
         let names = Arc::<policy::Names>::default();
         Self {
-            policy: ArcSwap::default(),
-            everywhere: table::Scope::new(128, hash),
+            policy: ArcSwap::from_pointee(policy::Policy::new(table::Scope::new(128, hash))),
             counters: counters::Counters::new(limits.tracked_clients, hash),
             history: history::History::new(hash),
             evidence: evidence::Ring::new(hash),
@@ -248,18 +247,19 @@ impl Engine {
             let known = old.any(id).filter(|jail| jail.scope.v6_prefix() == prefix);
             let scope = known.map(|jail| jail.scope.clone()).unwrap_or_else(|| {
                 fresh.push(id);
-                Arc::new(table::Scope::new(prefix, self.hash))
+                table::Scope::new(prefix, self.hash)
             });
             next.resize(next.len().max(usize::from(id.0) + 1), None);
             next[usize::from(id.0)] = Some(policy::Jail {
                 id,
-                spec,
+                spec: Arc::new(spec),
                 live: true,
                 scope,
             });
         }
         let next = Arc::new(policy::Policy {
             jails: next,
+            everywhere: old.everywhere.clone(),
             itself,
             allowed: old.allowed.clone(),
         });

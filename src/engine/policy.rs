@@ -1,5 +1,5 @@
-//! The jails in force, swapped whole on reload, and the names behind their ids. It holds what is
-//! configured and where a jail's bans are mirrored; it decides nothing.
+//! The jails in force, swapped whole on reload and whenever a table of bans needs another size, and
+//! the names behind their ids. One guard of it is all that a decision needs. It decides nothing.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -31,16 +31,18 @@ struct Known {
 #[derive(Clone, Debug)]
 pub(super) struct Jail {
     pub(super) id: JailId,
-    pub(super) spec: JailSpec,
+    pub(super) spec: Arc<JailSpec>,
     /// False once it is no longer configured: its counters and bans lie dormant until they end.
     pub(super) live: bool,
-    pub(super) scope: Arc<Scope>,
+    pub(super) scope: Scope,
 }
 
-/// Every jail by id.
-#[derive(Clone, Debug, Default)]
+/// Every jail by id. Swapped under the ledger's lock only, so that no change is lost.
+#[derive(Clone, Debug)]
 pub(super) struct Policy {
     pub(super) jails: Vec<Option<Jail>>,
+    /// Bans that hold in every jail.
+    pub(super) everywhere: Scope,
     pub(super) itself: NetSet,
     /// Who operators allow at runtime, in every jail.
     pub(super) allowed: NetSet,
@@ -74,6 +76,32 @@ impl Names {
 }
 
 impl Policy {
+    pub(super) fn new(everywhere: Scope) -> Self {
+        Self {
+            jails: Vec::new(),
+            everywhere,
+            itself: NetSet::default(),
+            allowed: NetSet::default(),
+        }
+    }
+
+    /// The bans of one jail, or (`None`) those that hold everywhere.
+    pub(super) fn scope(&self, jail: Option<JailId>) -> Option<&Scope> {
+        match jail {
+            Some(id) => self.any(id).map(|jail| &jail.scope),
+            None => Some(&self.everywhere),
+        }
+    }
+
+    /// Puts another in its place.
+    pub(super) fn replace(&mut self, jail: Option<JailId>, scope: Scope) {
+        match jail.map(|id| self.jails.get_mut(usize::from(id.0))) {
+            Some(Some(Some(jail))) => jail.scope = scope,
+            Some(_) => {}
+            None => self.everywhere = scope,
+        }
+    }
+
     /// A jail that is configured now.
     #[inline]
     pub(super) fn live(&self, id: JailId) -> Option<&Jail> {

@@ -4,12 +4,13 @@ use std::{collections::HashSet, sync::Arc};
 
 use super::{
     Ban, Engine,
-    bans::{longest, terms_of},
+    bans::terms_of,
     client::canonical_net,
     counters::Tracked,
     history::Earlier,
     jail::JailId,
     ledger::Change,
+    mirror::longest,
     slots::{Client, Place},
 };
 use crate::time::Millis;
@@ -113,7 +114,7 @@ impl Engine {
     pub fn bytes(&self) -> (usize, usize, usize) {
         let policy = self.policy.load();
         let jails = policy.jails.iter().flatten().map(|jail| jail.scope.bytes());
-        let tables = self.everywhere.bytes() + jails.sum::<usize>();
+        let tables = policy.everywhere.bytes() + jails.sum::<usize>();
         (self.counters.bytes(), tables, self.ledger.bytes())
     }
 
@@ -121,14 +122,14 @@ impl Engine {
     #[doc(hidden)]
     pub fn check_invariants(&self, now: Millis) {
         self.counters.check_invariants();
-        let policy = self.policy.load();
         let slots = self.ledger.lock();
+        let policy = self.policy.load();
         slots.check_invariants();
         let ticks = self.ticks(now);
         let clients: HashSet<Client> = slots.active().map(|(_, slot)| slot.key()).collect();
         let everywhere = clients.iter().filter(|(_, jail)| jail.is_none()).count();
         assert_eq!(
-            self.everywhere.len(),
+            policy.everywhere.len(),
             everywhere,
             "bans everywhere are mirrored"
         );
@@ -141,10 +142,8 @@ impl Engine {
             );
         }
         for (net, id) in &clients {
-            let scope = match id.map(|id| policy.any(id)) {
-                None => &self.everywhere,
-                Some(Some(jail)) => &*jail.scope,
-                Some(None) => continue,
+            let Some(scope) = policy.scope(*id) else {
+                continue;
             };
             let end = longest(&slots, *net, *id, ticks);
             assert_eq!(scope.get(*net), end, "the table knows when {net} is free");

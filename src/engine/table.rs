@@ -6,13 +6,13 @@ mod expiries;
 mod prefetch;
 mod ranges;
 
-use std::{hash::BuildHasher, net::IpAddr};
+use std::{hash::BuildHasher, net::IpAddr, sync::Arc};
 
 use foldhash::fast::{FixedState, FoldHasher};
 use hashbrown::HashTable;
 use ipnet::IpNet;
 
-pub use self::expiries::Expiries;
+pub use self::expiries::{Expiries, Full};
 use self::ranges::Ranges;
 use crate::time::Millis;
 
@@ -52,11 +52,12 @@ pub(super) enum Standing {
     Unsure,
 }
 
-/// Every ban of one jail, or of every jail.
-#[derive(Debug)]
+/// Every ban of one jail, or of every jail. Ends are changed in place, for every clone; for more
+/// room another is made and swapped with the policy, whose guard a reader holds anyway.
+#[derive(Clone, Debug)]
 pub(super) struct Scope {
-    v4: Expiries<1>,
-    v6: Expiries<4>,
+    v4: Arc<Expiries<1>>,
+    v6: Arc<Expiries<4>>,
     v6_prefix: u8,
     ranges: Ranges,
 }
@@ -116,8 +117,8 @@ impl Scope {
     /// `v6_prefix` is the length at which a v6 network is a single client here.
     pub(super) fn new(v6_prefix: u8, hash: Keyed) -> Self {
         Self {
-            v4: Expiries::new(hash),
-            v6: Expiries::new(hash),
+            v4: Arc::new(Expiries::new(hash, 0)),
+            v6: Arc::new(Expiries::new(hash, 0)),
             v6_prefix,
             ranges: Ranges::new(hash),
         }
@@ -127,7 +128,7 @@ impl Scope {
         self.v6_prefix
     }
 
-    /// What holds for a canonical address. Takes no exclusive lock.
+    /// What holds for a canonical address. Takes no lock.
     #[inline]
     pub(super) fn standing(&self, addr: IpAddr, ticks: Ticks, now: Millis) -> Standing {
         let now = ticks.at(now);
@@ -144,8 +145,9 @@ impl Scope {
             .map_or(Standing::Free, |end| ticks.standing(end, now))
     }
 
-    /// Makes room for these at once.
-    pub(super) fn reserve<'n>(&self, nets: impl IntoIterator<Item = &'n IpNet>) {
+    /// The same with room for these, when this has none. The caller holds the ledger until the
+    /// other is swapped in: nobody may write to this one any more.
+    pub(super) fn roomier<'n>(&self, nets: impl IntoIterator<Item = &'n IpNet>) -> Option<Self> {
         let (mut v4, mut v6) = (0, 0);
         for net in nets {
             match net {
@@ -153,20 +155,49 @@ impl Scope {
                 IpNet::V6(net) => v6 += usize::from(net.prefix_len() == self.v6_prefix),
             }
         }
-        self.v4.reserve(v4.saturating_sub(self.v4.len()));
-        self.v6.reserve(v6.saturating_sub(self.v6.len()));
+        let v4 = self.v4.roomier(v4.saturating_sub(self.v4.len()));
+        let v6 = self.v6.roomier(v6.saturating_sub(self.v6.len()));
+        self.with(v4, v6, None)
     }
 
-    /// Sets or clears (`None`) many at once. The caller holds the ledger, so nobody else writes.
-    pub(super) fn set(&self, ends: impl IntoIterator<Item = (IpNet, Option<End>)>) {
-        for (net, end) in ends {
-            match net {
-                IpNet::V4(v4) if v4.prefix_len() == 32 => self.v4.set([v4.addr().to_bits()], end),
-                IpNet::V6(v6) if v6.prefix_len() == self.v6_prefix => {
-                    self.v6.set(words(v6.addr().to_bits()), end);
-                }
-                range => self.ranges.set(range, end),
+    /// The same with room for one more, after [`Scope::set`] found none. As for [`Scope::roomier`].
+    pub(super) fn roomier_by(&self, net: IpNet) -> Self {
+        let (mut v4, mut v6, mut ranges) = (None, None, None);
+        match net {
+            IpNet::V4(net) if net.prefix_len() == 32 => v4 = self.v4.roomier(1),
+            IpNet::V6(net) if net.prefix_len() == self.v6_prefix => v6 = self.v6.roomier(1),
+            range => ranges = Some(self.ranges.roomier(range)),
+        }
+        self.with(v4, v6, ranges).unwrap_or_else(|| self.clone())
+    }
+
+    /// The same in less memory, where most of it stands empty. As for [`Scope::roomier`].
+    pub(super) fn smaller(&self) -> Option<Self> {
+        self.with(self.v4.smaller(), self.v6.smaller(), self.ranges.smaller())
+    }
+
+    fn with(
+        &self,
+        v4: Option<Expiries<1>>,
+        v6: Option<Expiries<4>>,
+        ranges: Option<Ranges>,
+    ) -> Option<Self> {
+        (v4.is_some() || v6.is_some() || ranges.is_some()).then(|| Self {
+            v4: v4.map_or_else(|| self.v4.clone(), Arc::new),
+            v6: v6.map_or_else(|| self.v6.clone(), Arc::new),
+            v6_prefix: self.v6_prefix,
+            ranges: ranges.unwrap_or_else(|| self.ranges.clone()),
+        })
+    }
+
+    /// Sets or clears (`None`) one. The caller holds the ledger, so nobody else writes.
+    pub(super) fn set(&self, net: IpNet, end: Option<End>) -> Result<(), Full> {
+        match net {
+            IpNet::V4(v4) if v4.prefix_len() == 32 => self.v4.set([v4.addr().to_bits()], end),
+            IpNet::V6(v6) if v6.prefix_len() == self.v6_prefix => {
+                self.v6.set(words(v6.addr().to_bits()), end)
             }
+            range => self.ranges.set(range, end),
         }
     }
 
@@ -179,12 +210,6 @@ impl Scope {
             }
             range => self.ranges.exactly(range),
         }
-    }
-
-    pub(super) fn shrink(&self) {
-        self.v4.shrink();
-        self.v6.shrink();
-        self.ranges.shrink();
     }
 
     /// Entries held, ranges included.
@@ -220,7 +245,7 @@ pub(super) fn words(bits: u128) -> V6 {
 }
 
 #[inline]
-pub(super) fn bits(words: V6) -> u128 {
+pub(super) fn bits(words: &[u32]) -> u128 {
     words
         .iter()
         .fold(0, |bits, word| bits << 32 | u128::from(*word))

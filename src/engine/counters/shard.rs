@@ -85,7 +85,7 @@ pub(super) fn net_v4(id: Id<u32>) -> Option<IpNet> {
 }
 
 pub(super) fn net_v6(id: Id<V6>) -> Option<IpNet> {
-    Ipv6Net::new(bits(id.key).into(), id.prefix)
+    Ipv6Net::new(bits(&id.key).into(), id.prefix)
         .ok()
         .map(IpNet::V6)
 }

@@ -1,50 +1,45 @@
 //! The ends of single clients' bans: open addressing that is read without a lock, so that two cores
 //! asking at once share no line that either writes. A byte of each client's hash stands apart from
 //! the rest, so that whoever is not banned waits for two megabytes for a million, not for twenty;
-//! the rest is asked for before it is known whether it is needed. What an end means is the scope's.
+//! the rest is asked for before it is known whether it is needed. What an end means, and which table
+//! is in force, is the scope's.
 
 use std::{
     hash::BuildHasher as _,
-    sync::{
-        Arc,
-        atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering},
-    },
+    sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering},
 };
 
-use arc_swap::ArcSwap;
 use crossbeam_utils::CachePadded;
 use parking_lot::Mutex;
 
-use super::{End, Keyed, prefetch::prefetch};
+use super::{End, Keyed, bits, prefetch::prefetch};
 
 /// No end any more. The place stays its client's until the table is rebuilt: given to another, a
 /// reader could take the old end for the new client's.
 const GONE: u32 = 0;
 /// Places of a bucket: their bytes are compared as one word.
 const BUCKET: usize = 8;
-/// Of a hundred places, how many are taken before a table is rebuilt, and how many after: a client
-/// costs 14 to 19 bytes as one word, 34 to 44 as four.
-const FULL: usize = 62;
+/// Of a hundred places, how many are taken after a table was rebuilt: a client costs at most 19 bytes
+/// as one word, 44 as four. How many before stands with the table.
 const FRESH: usize = 48;
 const ONES: u64 = 0x0101_0101_0101_0101;
 
-/// Single clients of one family, each as `N` words.
+/// Single clients of one family, each as `N` words. It never grows: whoever holds it makes another
+/// and swaps them, so that a reader needs no guard but the one it holds that of.
 #[derive(Debug)]
 pub struct Expiries<const N: usize> {
-    /// Replaced when it is rebuilt; changed in place otherwise.
-    table: ArcSwap<Table<N>>,
-    len: AtomicUsize,
+    /// A byte per place of each bucket, the first is the lowest; 0 is a free one.
+    tags: Box<[AtomicU64]>,
+    slots: Box<[[Slot<N>; BUCKET]]>,
     hash: Keyed,
+    len: AtomicUsize,
     /// Places taken, those that are gone included. Whoever writes holds it.
     taken: CachePadded<Mutex<usize>>,
 }
 
-#[derive(Debug)]
-struct Table<const N: usize> {
-    /// A byte per place of each bucket, the first is the lowest; 0 is a free one.
-    tags: Box<[AtomicU64]>,
-    slots: Box<[[Slot<N>; BUCKET]]>,
-}
+/// There is no room for a client.
+#[derive(Clone, Copy, Debug)]
+pub struct Full;
 
 /// The key is written before the place's tag, and never again.
 #[derive(Debug)]
@@ -54,12 +49,23 @@ struct Slot<const N: usize> {
 }
 
 impl<const N: usize> Expiries<N> {
-    /// An empty table; nothing is allocated for its places.
-    pub fn new(hash: Keyed) -> Self {
+    /// Of a hundred places, how many are taken before a table is rebuilt. A wide client that is not
+    /// in its own place is on a line that nobody asked for; narrow ones share it, and more of them
+    /// stay in the caches.
+    const FULL: usize = if N > 1 { 55 } else { 62 };
+
+    /// An empty table for as many clients and a quarter more; for none, nothing is allocated.
+    pub fn new(hash: Keyed, clients: usize) -> Self {
+        let free = || Slot {
+            key: [const { AtomicU32::new(0) }; N],
+            end: AtomicU32::new(GONE),
+        };
+        let buckets = 0..(clients * 100 / FRESH).div_ceil(BUCKET);
         Self {
-            table: ArcSwap::from_pointee(Table::new(0)),
-            len: AtomicUsize::new(0),
+            tags: buckets.clone().map(|_| AtomicU64::new(0)).collect(),
+            slots: buckets.map(|_| std::array::from_fn(|_| free())).collect(),
             hash,
+            len: AtomicUsize::new(0),
             taken: CachePadded::default(),
         }
     }
@@ -67,21 +73,23 @@ impl<const N: usize> Expiries<N> {
     /// When the ban of a client ends, as far as it has one.
     #[inline]
     pub fn get(&self, key: [u32; N]) -> Option<End> {
-        if self.len.load(Ordering::Relaxed) == 0 {
+        if self.tags.is_empty() {
             return None;
         }
-        let table = self.table.load();
-        let (_, end) = table.find(hash_of(self.hash, key), key)?;
+        let (_, end) = self.find(hash_of(self.hash, key), key)?;
         (end > GONE).then(|| End::from_raw(end))
     }
 
     /// Sets or clears (`None`) the end of a client's ban.
-    pub fn set(&self, key: [u32; N], end: Option<End>) {
+    ///
+    /// # Errors
+    ///
+    /// [`Full`] when the client has no place and there is room for none: then nothing changed.
+    pub fn set(&self, key: [u32; N], end: Option<End>) -> Result<(), Full> {
         let hash = hash_of(self.hash, key);
         let mut taken = self.taken.lock();
         let end = end.map_or(GONE, End::raw);
-        let table = self.table.load();
-        if let Some((slot, before)) = table.find(hash, key) {
+        if let Some((slot, before)) = self.find(hash, key) {
             slot.end.store(end, Ordering::Release);
             match (before > GONE, end > GONE) {
                 (true, false) => _ = self.len.fetch_sub(1, Ordering::Relaxed),
@@ -89,23 +97,27 @@ impl<const N: usize> Expiries<N> {
                 _ => {}
             }
         } else if end > GONE {
-            if table.is_full(*taken + 1) {
-                self.rebuild(&mut taken, self.len() + 1);
-                self.table.load().insert(hash, key, end);
-            } else {
-                table.insert(hash, key, end);
+            if self.is_full(*taken + 1) {
+                return Err(Full);
             }
+            self.insert(hash, key, end);
             *taken += 1;
             self.len.fetch_add(1, Ordering::Relaxed);
         }
+        Ok(())
     }
 
-    /// Makes room for `more` at once: growing a million by quarters would hold writers up long.
-    pub(super) fn reserve(&self, more: usize) {
-        let mut taken = self.taken.lock();
-        if self.table.load().is_full(*taken + more) {
-            self.rebuild(&mut taken, self.len() + more);
-        }
+    /// The same with room for `more`, when this has none. Growing a million by quarters would hold
+    /// writers up long. Nobody may write to this one any more.
+    pub fn roomier(&self, more: usize) -> Option<Self> {
+        let full = self.is_full(*self.taken.lock() + more);
+        full.then(|| self.rebuilt(self.len() + more))
+    }
+
+    /// The same with less room, where most of it stands empty.
+    pub fn smaller(&self) -> Option<Self> {
+        let sparse = self.places() > 64 && self.len() < self.places() / 4;
+        sparse.then(|| self.rebuilt(self.len()))
     }
 
     /// Clients with an end.
@@ -118,47 +130,24 @@ impl<const N: usize> Expiries<N> {
         self.len() == 0
     }
 
-    /// Gives memory back where most of it stands empty.
-    pub(super) fn shrink(&self) {
-        let mut taken = self.taken.lock();
-        let room = self.table.load().places();
-        if room > 64 && self.len() < room / 4 {
-            self.rebuild(&mut taken, self.len());
-        }
-    }
-
     /// Heap bytes held.
     pub fn bytes(&self) -> usize {
-        let table = self.table.load();
-        size_of_val(&*table.tags) + size_of_val(&*table.slots)
+        size_of_val(&*self.tags) + size_of_val(&*self.slots)
     }
 
-    /// Moves what is live to a table for `clients`, with room for a quarter more.
-    fn rebuild(&self, taken: &mut usize, clients: usize) {
-        let next = Table::new(clients * 100 / FRESH);
-        for slot in self.table.load().slots.iter().flatten() {
+    /// What is live, in a table for `clients`.
+    fn rebuilt(&self, clients: usize) -> Self {
+        let next = Self::new(self.hash, clients);
+        for slot in self.slots.iter().flatten() {
             let end = slot.end.load(Ordering::Relaxed);
             if end > GONE {
                 let key = slot.key();
                 next.insert(hash_of(self.hash, key), key, end);
             }
         }
-        *taken = self.len();
-        self.table.store(Arc::new(next));
-    }
-}
-
-impl<const N: usize> Table<N> {
-    fn new(room: usize) -> Self {
-        let free = || Slot {
-            key: [const { AtomicU32::new(0) }; N],
-            end: AtomicU32::new(GONE),
-        };
-        let buckets = 0..room.div_ceil(BUCKET);
-        Self {
-            tags: buckets.clone().map(|_| AtomicU64::new(0)).collect(),
-            slots: buckets.map(|_| std::array::from_fn(|_| free())).collect(),
-        }
+        next.len.store(self.len(), Ordering::Relaxed);
+        *next.taken.lock() = self.len();
+        next
     }
 
     fn places(&self) -> usize {
@@ -167,7 +156,7 @@ impl<const N: usize> Table<N> {
 
     /// With more places taken, too many buckets would be full.
     fn is_full(&self, taken: usize) -> bool {
-        taken * 100 > self.places() * FULL
+        taken * 100 > self.places() * Self::FULL
     }
 
     /// The buckets in which a hash is looked for, one after the other until one is not full.
@@ -182,10 +171,9 @@ impl<const N: usize> Table<N> {
     #[inline]
     fn find(&self, hash: u64, key: [u32; N]) -> Option<(&Slot<N>, u32)> {
         for (tags, slots) in self.search(hash) {
-            let own = own_place(hash);
-            prefetch(&slots[own..BUCKET.min(own + 2)]);
+            prefetch(&slots[own_place(hash)]);
             let tags = tags.load(Ordering::Acquire);
-            let mut same = zero_bytes(tags ^ (ONES * tag(hash)));
+            let mut same = exact_zero_bytes(tags ^ (ONES * tag(hash)));
             while same != 0 {
                 let slot = &slots[same.trailing_zeros() as usize / 8];
                 if slot.key() == key {
@@ -218,6 +206,13 @@ impl<const N: usize> Table<N> {
     }
 }
 
+impl<const N: usize> Slot<N> {
+    #[inline]
+    fn key(&self) -> [u32; N] {
+        std::array::from_fn(|at| self.key[at].load(Ordering::Relaxed))
+    }
+}
+
 /// A byte of the hash, never 0; the bucket is chosen by others.
 #[inline]
 fn tag(hash: u64) -> u64 {
@@ -236,21 +231,19 @@ fn zero_bytes(word: u64) -> u64 {
     word.wrapping_sub(ONES) & !word & (ONES << 7)
 }
 
-impl<const N: usize> Slot<N> {
-    #[inline]
-    fn key(&self) -> [u32; N] {
-        std::array::from_fn(|at| self.key[at].load(Ordering::Relaxed))
-    }
+/// The same without those: a place that is not the tag's may be free, and a free one reads as the
+/// client of zeros.
+#[inline]
+fn exact_zero_bytes(word: u64) -> u64 {
+    const LOW: u64 = !(ONES << 7);
+    !(((word & LOW) + LOW) | word | LOW)
 }
 
 #[inline]
 fn hash_of<const N: usize>(hash: Keyed, key: [u32; N]) -> u64 {
     match key.as_slice() {
         [one] => hash.hash_one(*one),
-        words => {
-            let fold = |bits, word: &u32| (bits << 32) | u128::from(*word);
-            hash.hash_one(words.iter().fold(0u128, fold))
-        }
+        words => hash.hash_one(bits(words)),
     }
 }
 
@@ -258,11 +251,37 @@ fn hash_of<const N: usize>(hash: Keyed, key: [u32; N]) -> u64 {
 mod tests {
     use std::collections::HashMap;
 
+    use arc_swap::ArcSwap;
+
     use super::*;
+
+    /// A table that is swapped for another when it is full, as the engine does it.
+    struct Swapped<const N: usize>(ArcSwap<Expiries<N>>);
+
+    impl<const N: usize> Swapped<N> {
+        fn new(hash: Keyed) -> Self {
+            Self(ArcSwap::from_pointee(Expiries::new(hash, 0)))
+        }
+
+        fn set(&self, key: [u32; N], end: Option<End>) {
+            let table = self.0.load();
+            if table.set(key, end).is_err() {
+                let roomier = table.roomier(1).unwrap();
+                roomier.set(key, end).unwrap();
+                self.0.store(roomier.into());
+            }
+        }
+
+        fn shrink(&self) {
+            if let Some(smaller) = self.0.load().smaller() {
+                self.0.store(smaller.into());
+            }
+        }
+    }
 
     /// Against a plain map, with few keys so that places are given up, taken again and rebuilt.
     fn agrees<const N: usize>(keys: u32, steps: u32) {
-        let table = Expiries::<N>::new(Keyed(7));
+        let table = Swapped::<N>::new(Keyed(7));
         let mut plain = HashMap::new();
         let mut state = 1u32;
         for step in 0..steps {
@@ -278,13 +297,13 @@ mod tests {
             if step % 1000 == 0 {
                 table.shrink();
             }
-            assert_eq!(table.get(key), end);
-            assert_eq!(table.len(), plain.len());
+            assert_eq!(table.0.load().get(key), end);
+            assert_eq!(table.0.load().len(), plain.len());
         }
         for key in 0..keys {
             let mut words = [0; N];
             words[N - 1] = key;
-            assert_eq!(table.get(words), plain.get(&words).copied());
+            assert_eq!(table.0.load().get(words), plain.get(&words).copied());
         }
     }
 
@@ -297,18 +316,43 @@ mod tests {
 
     #[test]
     fn memory_is_given_back() {
-        let table = Expiries::<1>::new(Keyed(7));
+        let table = Swapped::<1>::new(Keyed(7));
         (0..100_000).for_each(|key| table.set([key], Some(End::from_raw(9))));
-        assert!(table.bytes() <= 100_000 * 20 + 64, "{}", table.bytes());
+        assert!(
+            table.0.load().bytes() <= 100_000 * 20 + 64,
+            "{}",
+            table.0.load().bytes()
+        );
         (0..100_000).for_each(|key| table.set([key], None));
         table.shrink();
-        assert_eq!((table.len(), table.is_empty()), (0, true));
-        assert_eq!(table.bytes(), 0);
+        assert_eq!((table.0.load().len(), table.0.load().is_empty()), (0, true));
+        assert_eq!(table.0.load().bytes(), 0);
+    }
+
+    /// Where a place holds the tag 1, a quick comparison takes a free place above it for one of
+    /// that tag too, and a free place reads as the client of zeros.
+    #[test]
+    fn the_client_of_zeros_is_not_found_where_nobody_is() {
+        let seed = (0..)
+            .find(|seed| tag(hash_of(Keyed(*seed), [0])) == 1)
+            .unwrap();
+        let table = Expiries::<1>::new(Keyed(seed), 3);
+        let below = |key: &u32| tag(hash_of(table.hash, [*key])) == 1;
+        let first = (1..).find(below).unwrap();
+        let above = own_place(hash_of(table.hash, [first])) + 1;
+        let next = |key: &u32| own_place(hash_of(table.hash, [*key])) == above;
+        let second = (1..).filter(|key| *key != first).find(next).unwrap();
+        for key in [first, 0, second] {
+            table.set([key], Some(End::from_raw(key + 2))).unwrap();
+        }
+        for key in [first, 0, second] {
+            assert_eq!(table.get([key]), Some(End::from_raw(key + 2)), "{key}");
+        }
     }
 
     #[test]
     fn readers_see_a_client_whole_or_not_at_all() {
-        let table = Expiries::<4>::new(Keyed(7));
+        let table = Swapped::<4>::new(Keyed(7));
         let key = |n: u32| [n, !n, n, !n];
         std::thread::scope(|scope| {
             scope.spawn(|| {
@@ -320,7 +364,7 @@ mod tests {
                 }
             });
             for n in (0..2_000).cycle().take(60_000) {
-                let found = table.get(key(n));
+                let found = table.0.load().get(key(n));
                 assert!(found.is_none_or(|end| end == End::from_raw(n + 2)), "{n}");
             }
         });

@@ -14,7 +14,7 @@ const SHORT: usize = 16;
               faults nowhere, and these point into a value that is borrowed"
 )]
 #[inline(always)]
-pub(super) fn prefetch<T: ?Sized>(value: &T) {
+pub(super) fn prefetch<T>(value: &T) {
     use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
     let first = std::ptr::from_ref(value).cast::<i8>();
     let size = size_of_val(value);
@@ -29,4 +29,4 @@ pub(super) fn prefetch<T: ?Sized>(value: &T) {
 
 /// There is no stable one here.
 #[cfg(not(target_arch = "x86_64"))]
-pub(super) fn prefetch<T: ?Sized>(_: &T) {}
+pub(super) fn prefetch<T>(_: &T) {}

@@ -1,32 +1,23 @@
 //! Bans of whatever is not a single client: one table per prefix length, changed in place, so that
 //! taking in a hundred thousand ranges copies none of them. What a range means is the scope's.
 
-use std::{
-    net::IpAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-};
+use std::{net::IpAddr, sync::Arc};
 
-use arc_swap::ArcSwap;
 use ipnet::IpNet;
 
-use super::{End, Expiries, Keyed, masked, masked_v4, words};
+use super::{End, Expiries, Keyed, expiries::Full, masked, masked_v4, words};
 
 /// Ranges of both families.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Ranges {
     v4: Lengths<1>,
     v6: Lengths<4>,
 }
 
 /// One table per prefix length that ever had a range; there are few.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Lengths<const N: usize> {
-    tables: ArcSwap<Vec<(u8, Arc<Expiries<N>>)>>,
-    /// There is a table; most have none, and looking for them is not free.
-    any: AtomicBool,
+    tables: Vec<(u8, Arc<Expiries<N>>)>,
     hash: Keyed,
 }
 
@@ -55,7 +46,7 @@ impl Ranges {
     }
 
     /// The caller holds the ledger, so nobody else writes.
-    pub(super) fn set(&self, net: IpNet, end: Option<End>) {
+    pub(super) fn set(&self, net: IpNet, end: Option<End>) -> Result<(), Full> {
         match net {
             IpNet::V4(v4) => self.v4.set(v4.prefix_len(), [v4.addr().to_bits()], end),
             IpNet::V6(v6) => self
@@ -68,64 +59,83 @@ impl Ranges {
         self.v4.len() + self.v6.len()
     }
 
-    pub(super) fn shrink(&self) {
-        self.v4.shrink();
-        self.v6.shrink();
+    /// The same with room for one more network as long as this.
+    pub(super) fn roomier(&self, net: IpNet) -> Self {
+        let (v4, v6) = (&self.v4, &self.v6);
+        match net {
+            IpNet::V4(net) => Self {
+                v4: v4.roomier(net.prefix_len()),
+                v6: v6.clone(),
+            },
+            IpNet::V6(net) => Self {
+                v4: v4.clone(),
+                v6: v6.roomier(net.prefix_len()),
+            },
+        }
+    }
+
+    /// The same in less memory, where most of it stands empty.
+    pub(super) fn smaller(&self) -> Option<Self> {
+        let (v4, v6) = (self.v4.smaller(), self.v6.smaller());
+        (v4.is_some() || v6.is_some()).then(|| Self {
+            v4: v4.unwrap_or_else(|| self.v4.clone()),
+            v6: v6.unwrap_or_else(|| self.v6.clone()),
+        })
     }
 }
 
 impl<const N: usize> Lengths<N> {
     fn new(hash: Keyed) -> Self {
-        Self {
-            tables: ArcSwap::default(),
-            any: AtomicBool::new(false),
-            hash,
-        }
+        let tables = Vec::new();
+        Self { tables, hash }
     }
 
     #[inline]
     fn longest(&self, key: impl Fn(u8) -> [u32; N]) -> Option<End> {
-        if !self.any.load(Ordering::Relaxed) {
-            return None;
-        }
-        let tables = self.tables.load();
-        let found = tables
-            .iter()
-            .filter_map(|(len, table)| table.get(key(*len)));
-        found.max()
+        let tables = self.tables.iter();
+        tables.filter_map(|(len, table)| table.get(key(*len))).max()
     }
 
     fn exactly(&self, len: u8, key: [u32; N]) -> Option<End> {
-        let tables = self.tables.load();
-        let (_, table) = tables.iter().find(|(held, _)| *held == len)?;
+        let (_, table) = self.tables.iter().find(|(held, _)| *held == len)?;
         table.get(key)
     }
 
-    fn set(&self, len: u8, key: [u32; N], end: Option<End>) {
-        let tables = self.tables.load();
-        if let Some((_, table)) = tables.iter().find(|(held, _)| *held == len) {
-            table.set(key, end);
-        } else if end.is_some() {
-            let table = Arc::new(Expiries::new(self.hash));
-            table.set(key, end);
-            let mut more = Vec::clone(&tables);
-            more.push((len, table));
-            self.tables.store(Arc::new(more));
-            self.any.store(true, Ordering::Relaxed);
+    fn set(&self, len: u8, key: [u32; N], end: Option<End>) -> Result<(), Full> {
+        match self.tables.iter().find(|(held, _)| *held == len) {
+            Some((_, table)) => table.set(key, end),
+            None if end.is_none() => Ok(()),
+            None => Err(Full),
         }
     }
 
     fn len(&self) -> usize {
-        self.tables
-            .load()
-            .iter()
-            .map(|(_, table)| table.len())
-            .sum()
+        self.tables.iter().map(|(_, table)| table.len()).sum()
     }
 
-    fn shrink(&self) {
-        for (_, table) in self.tables.load().iter() {
-            table.shrink();
+    fn roomier(&self, len: u8) -> Self {
+        let mut tables = self.tables.clone();
+        match tables.iter_mut().find(|(held, _)| *held == len) {
+            Some((_, table)) => {
+                if let Some(roomier) = table.roomier(1) {
+                    *table = Arc::new(roomier);
+                }
+            }
+            None => tables.push((len, Arc::new(Expiries::new(self.hash, 1)))),
         }
+        Self {
+            tables,
+            hash: self.hash,
+        }
+    }
+
+    fn smaller(&self) -> Option<Self> {
+        let (mut next, mut any) = (self.clone(), false);
+        for (_, table) in &mut next.tables {
+            if let Some(smaller) = table.smaller() {
+                (*table, any) = (Arc::new(smaller), true);
+            }
+        }
+        any.then_some(next)
     }
 }
