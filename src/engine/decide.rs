@@ -86,6 +86,9 @@ impl Engine {
         let Some(jail) = jail else {
             return Course::Exempt(Exempt::Disabled);
         };
+        // Lists and rules take as long as memory does.
+        jail.scope.prefetch(addr);
+        policy.everywhere.prefetch(addr);
         match self.ruling(policy, jail, addr, request.target, say) {
             Ruling::Exempt(why) => Course::Exempt(why),
             Ruling::Denylist => Course::Deny(jail, denylisted(jail)),

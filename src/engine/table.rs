@@ -128,6 +128,18 @@ impl Scope {
         self.v6_prefix
     }
 
+    /// Asks memory for what [`Scope::standing`] reads first of this address.
+    #[inline]
+    pub(super) fn prefetch(&self, addr: IpAddr) {
+        match addr {
+            IpAddr::V4(v4) => self.v4.prefetch([v4.to_bits()]),
+            IpAddr::V6(v6) => self
+                .v6
+                .prefetch(words(masked(v6.to_bits(), self.v6_prefix))),
+        }
+        self.ranges.prefetch(addr);
+    }
+
     /// What holds for a canonical address. Takes no lock.
     #[inline]
     pub(super) fn standing(&self, addr: IpAddr, ticks: Ticks, now: Millis) -> Standing {

@@ -70,6 +70,15 @@ impl<const N: usize> Expiries<N> {
         }
     }
 
+    /// Asks memory for what [`Expiries::get`] reads first. With a million clients that is seldom in a
+    /// cache, and whoever has other things to look at meanwhile does not wait for it.
+    #[inline]
+    pub fn prefetch(&self, key: [u32; N]) {
+        if !self.tags.is_empty() {
+            prefetch(&self.tags[self.home(hash_of(self.hash, key))]);
+        }
+    }
+
     /// When the ban of a client ends, as far as it has one.
     #[inline]
     pub fn get(&self, key: [u32; N]) -> Option<End> {
@@ -159,10 +168,15 @@ impl<const N: usize> Expiries<N> {
         taken * 100 > self.places() * Self::FULL
     }
 
+    #[inline]
+    fn home(&self, hash: u64) -> usize {
+        ((u128::from(hash) * self.tags.len() as u128) >> 64) as usize
+    }
+
     /// The buckets in which a hash is looked for, one after the other until one is not full.
     #[inline]
     fn search(&self, hash: u64) -> impl Iterator<Item = (&AtomicU64, &[Slot<N>; BUCKET])> {
-        let home = ((u128::from(hash) * self.tags.len() as u128) >> 64) as usize;
+        let home = self.home(hash);
         let buckets = (home..self.tags.len()).chain(0..home);
         buckets.map(|at| (&self.tags[at], &self.slots[at]))
     }

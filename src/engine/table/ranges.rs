@@ -29,6 +29,14 @@ impl Ranges {
         }
     }
 
+    #[inline]
+    pub(super) fn prefetch(&self, addr: IpAddr) {
+        match addr {
+            IpAddr::V4(v4) => self.v4.prefetch(|len| [masked_v4(v4.to_bits(), len)]),
+            IpAddr::V6(v6) => self.v6.prefetch(|len| words(masked(v6.to_bits(), len))),
+        }
+    }
+
     /// The end furthest away of all ranges that cover `addr`.
     #[inline]
     pub(super) fn longest(&self, addr: IpAddr) -> Option<End> {
@@ -88,6 +96,13 @@ impl<const N: usize> Lengths<N> {
     fn new(hash: Keyed) -> Self {
         let tables = Vec::new();
         Self { tables, hash }
+    }
+
+    #[inline]
+    fn prefetch(&self, key: impl Fn(u8) -> [u32; N]) {
+        for (len, table) in &self.tables {
+            table.prefetch(key(*len));
+        }
     }
 
     #[inline]
