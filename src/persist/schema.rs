@@ -22,6 +22,9 @@ pub const VERSION: usize = STEPS.len();
 const CHECK: Duration = Duration::from_secs(3);
 /// How long a writer waits for a person's `sqlite3` that holds a lock.
 const BUSY: Duration = Duration::from_secs(2);
+/// Pages kept in memory, in KiB where negative: few, since the allocator never gives back what they
+/// took, and the system has the same pages.
+const CACHE: &str = "-256";
 
 /// From each version of the schema to the next.
 const STEPS: &[&str] = &["
@@ -220,7 +223,7 @@ fn settings(db: &Connection, path: &Path) -> Result<bool, Error> {
         ("journal_mode", "WAL"),
         ("synchronous", "FULL"),
         ("journal_size_limit", "67108864"),
-        ("cache_size", "-8192"),
+        ("cache_size", CACHE),
     ] {
         db.pragma_update(None, name, value).map_err(failed)?;
     }

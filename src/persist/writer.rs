@@ -24,10 +24,9 @@ use crate::{
     time::Millis,
 };
 
-/// Changes read under one hold of the ledger's lock.
+/// Changes read under one hold of the ledger's lock, and committed together: more would be held
+/// in memory as well.
 const BATCH: usize = 1024;
-/// Changes committed together, at most about so many.
-const TOGETHER: usize = 8192;
 /// Between two saves of counters, at least; a long save is followed by a longer rest.
 const SAVE_EVERY: Millis = 10_000;
 /// How many times longer than a save the rest after it is.
@@ -318,20 +317,10 @@ impl Writer {
 }
 
 /// What happened after a cursor, and up to which number; `None` when the ledger no longer knows.
-fn gather(engine: &Engine, mut cursor: u64) -> Option<(Vec<Change>, u64)> {
-    let mut all: Vec<Change> = Vec::new();
-    loop {
-        match engine.ledger().since(cursor, BATCH) {
-            Since::Changes { changes, next } => {
-                let more = changes.len() == BATCH;
-                all.extend(changes);
-                cursor = next;
-                if !more || all.len() >= TOGETHER {
-                    return Some((all, cursor));
-                }
-            }
-            Since::Snapshot { .. } => return None,
-        }
+fn gather(engine: &Engine, cursor: u64) -> Option<(Vec<Change>, u64)> {
+    match engine.ledger().since(cursor, BATCH) {
+        Since::Changes { changes, next } => Some((changes, next)),
+        Since::Snapshot { .. } => None,
     }
 }
 
