@@ -73,27 +73,30 @@ pub(super) fn large_buffer() -> BytesMut {
     SPARE.with_borrow_mut(|spare| free(&mut spare.large, LARGE))
 }
 
-/// Of whichever size; what was read into it may still be on its way to a client.
-pub(super) fn keep_buffer(buffer: BytesMut, large: bool) {
-    if buffer.capacity() == 0 {
-        return;
-    }
-    SPARE.with_borrow_mut(|spare| {
-        let buffers = match large {
-            true => &mut spare.large,
-            false => &mut spare.small,
-        };
-        if buffers.len() == BUFFERS {
-            buffers.remove(0);
-        }
-        buffers.push(buffer);
-    });
+/// Of a head and what came with it, which may still be on its way to a client.
+pub(super) fn keep_small_buffer(buffer: BytesMut) {
+    SPARE.with_borrow_mut(|spare| keep(&mut spare.small, buffer));
+}
+
+/// Of a large body's bytes, which may still be on their way to a client.
+pub(super) fn keep_large_buffer(buffer: BytesMut) {
+    SPARE.with_borrow_mut(|spare| keep(&mut spare.large, buffer));
 }
 
 fn push<T>(kept: &mut Vec<T>, one: T) {
     if kept.len() < KEPT {
         kept.push(one);
     }
+}
+
+fn keep(buffers: &mut Vec<BytesMut>, buffer: BytesMut) {
+    if buffer.capacity() == 0 {
+        return;
+    }
+    if buffers.len() == BUFFERS {
+        buffers.remove(0);
+    }
+    buffers.push(buffer);
 }
 
 fn free(buffers: &mut Vec<BytesMut>, size: usize) -> BytesMut {
@@ -116,7 +119,7 @@ mod tests {
         let first = buffer.as_ptr();
         buffer.extend_from_slice(b"for a client that is slow");
         let held = buffer.split().freeze();
-        keep_buffer(buffer, false);
+        keep_small_buffer(buffer);
         assert_ne!(small_buffer().as_ptr(), first);
         assert_eq!(held, "for a client that is slow");
         drop(held);

@@ -165,7 +165,7 @@ impl Streaming {
             && connection.read.is_empty()
             && std::mem::take(&mut self.large)
         {
-            spare::keep_buffer(std::mem::take(&mut connection.read), true);
+            spare::keep_large_buffer(std::mem::take(&mut connection.read));
         }
     }
 

@@ -152,7 +152,7 @@ impl Connection {
     /// Leaves an empty buffer to others.
     fn leave_buffer(&mut self) {
         if self.read.is_empty() {
-            spare::keep_buffer(std::mem::take(&mut self.read), false);
+            spare::keep_small_buffer(std::mem::take(&mut self.read));
         }
     }
 
