@@ -3,7 +3,8 @@
 # It ends up as pgo/jailgate in cargo's target directory. RUSTFLAGS are taken along.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-dir=${CARGO_TARGET_DIR:-$PWD/target}/pgo
+# Absolute: cargo compiles dependencies, and the training runs the program, in other directories.
+dir=$(realpath -m "${CARGO_TARGET_DIR:-target}")/pgo
 host=$(rustc -vV | sed -n 's/^host: //p')
 profdata=$(rustc --print sysroot)/lib/rustlib/$host/bin/llvm-profdata
 [ -x "$profdata" ] || rustup component add llvm-tools
