@@ -75,7 +75,8 @@ def gate(directory, program, name, load):
             port=port, upstream=origin.getsockname()[1], auth=auth, admin=process.free_port(),
             rules=jailgate.url_rules(), tls="", auth_tls="", crowdsec=""))
         child = process.Child("guarded", callgrind(profile, [program, conf, 10_000]), directory)
-        process.wait_for_port(port, child, 90)
+        for listening in (port, auth):
+            process.wait_for_port(listening, child, 90)
         load(port, auth, requests)
         if child.stop(60) != 0:
             raise SystemExit(f"jailgate under callgrind ended badly:\n{child.log.read_text()[-2000:]}")
