@@ -92,7 +92,8 @@ pub fn establish(asked: &Asked<'_>, source: &SourceCriterion) -> Result<Client, 
 }
 
 impl Client {
-    fn peer(peer: IpAddr) -> Self {
+    /// It is the peer.
+    pub(super) fn peer(peer: IpAddr) -> Self {
         Self {
             addr: client::canonical(peer),
             rule: Rule::Peer,
@@ -126,8 +127,9 @@ impl fmt::Display for Rule {
 /// The chain of addresses that proxies append to.
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// The peer is trusted, or a unix socket's.
-fn believed(asked: &Asked<'_>, source: &SourceCriterion) -> Result<Client, NoClient> {
+/// As [`establish`], of a peer that is trusted, or a unix socket's.
+#[inline]
+pub(super) fn believed(asked: &Asked<'_>, source: &SourceCriterion) -> Result<Client, NoClient> {
     let walk = || Chain::of(asked.headers);
     if asked.peer.is_none() && walk().next().is_none() {
         return Err(NoClient);

@@ -113,8 +113,7 @@ impl Asked {
 /// A `Host` without its port.
 fn host_name(host: Option<&HeaderValue>) -> &[u8] {
     let host = host.map_or(&b""[..], HeaderValue::as_bytes);
-    let port = host.iter().rposition(|byte| *byte == b':');
-    match port {
+    match memchr::memrchr(b':', host) {
         // A colon inside brackets belongs to an IPv6 address.
         Some(at) if !host[at..].contains(&b']') => &host[..at],
         _ => host,

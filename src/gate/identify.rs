@@ -35,11 +35,16 @@ pub fn demand(exchange: &Exchange) -> Result<(), Refusal> {
 }
 
 fn by(exchange: &Exchange, source: &SourceCriterion, appended: bool) -> Result<Client, Refusal> {
+    let peer = exchange.link.peer_ip();
     let asked = Asked {
-        peer: exchange.link.peer_ip(),
+        peer,
         headers: &exchange.head.headers,
         trusted: &exchange.site.doors[exchange.door].trusted,
         appended,
     };
-    client_ip::establish(&asked, source).map_err(|_| NO_CLIENT)
+    match peer {
+        // Admission has looked the peer up.
+        Some(peer) if !exchange.trusted => Ok(Client::peer(peer)),
+        _ => client_ip::believed(&asked, source).map_err(|_| NO_CLIENT),
+    }
 }

@@ -11,8 +11,11 @@ use std::borrow::Cow;
 /// `;` stay: what they mean is the upstream's to say. Malformed escapes stay as they are and never
 /// become valid ones. A target that does not begin with `/` (such as `*`) is left alone.
 pub fn canonical(target: &[u8]) -> Cow<'_, [u8]> {
+    if !target.starts_with(b"/") || is_plain(target) {
+        return Cow::Borrowed(target);
+    }
     let (path, query) = split(target);
-    if !target.starts_with(b"/") || (is_canonical_path(path) && is_canonical_query(query)) {
+    if is_canonical_path(path) && is_canonical_query(query) {
         return Cow::Borrowed(target);
     }
     let mut spelled = Vec::with_capacity(target.len() + 8);
@@ -26,6 +29,44 @@ pub fn canonical(target: &[u8]) -> Cow<'_, [u8]> {
 /// The path of a target, and the rest from its `?` on.
 pub(super) fn split(target: &[u8]) -> (&[u8], &[u8]) {
     target.split_at(memchr::memchr(b'?', target).unwrap_or(target.len()))
+}
+
+/// Whether a target begins with `/` and there is nothing in it to look closer at: no escape, no
+/// `;`, no empty or dotted segment, nothing unusual. Most are so, and this tells it of sixteen bytes
+/// at once; what is not plain may still be canonical.
+pub(super) fn is_plain(target: &[u8]) -> bool {
+    let (mut rest, mut odd) = (target, 0);
+    // Each byte, and the one behind it for what the two of them are.
+    while let Some(several) = rest.first_chunk::<{ AT_ONCE + 1 }>() {
+        odd |= oddities(several);
+        rest = &rest[AT_ONCE..];
+    }
+    let mut end = [b'-'; AT_ONCE + 1];
+    match target.last_chunk::<AT_ONCE>() {
+        Some(last) => end[..AT_ONCE].copy_from_slice(last),
+        None => end[..rest.len()].copy_from_slice(rest),
+    }
+    target.starts_with(b"/") && odd | oddities(&end) == 0
+}
+
+/// Bytes looked at together.
+const AT_ONCE: usize = 16;
+
+/// Not zero when one of these, but for the last, asks for a closer look. No branch, so that all are
+/// looked at together.
+#[inline(always)]
+fn oddities(several: &[u8; AT_ONCE + 1]) -> u8 {
+    let within = |byte: u8, first: u8, last: u8| u8::from(byte.wrapping_sub(first) <= last - first);
+    let odd = |byte: u8, behind: u8| {
+        let plain = within(byte | 0x20, b'a', b'z')
+            | within(byte, b'&', b':')
+            | within(byte, b'?', b'@')
+            | u8::from(byte == b'=')
+            | u8::from(byte == b'_');
+        let pair = u8::from(byte == b'/') & within(behind, b'.', b'/');
+        (plain ^ 1) | pair
+    };
+    (0..AT_ONCE).fold(0, |found, at| found | odd(several[at], several[at + 1]))
 }
 
 /// Whether [`canonical`] would leave this path (without query) as it is.
@@ -259,6 +300,25 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn what_is_plain_is_canonical_and_has_no_other_reading(
+            target in "[/a-z.;%?&=_~<A-Z0-9:é-]{0,50}", noise in "[/a]{0,40}"
+        ) {
+            for target in [target.clone(), format!("/{target}"), format!("{noise}{target}")] {
+                let bytes = target.as_bytes();
+                if is_plain(bytes) {
+                    let (path, query) = split(bytes);
+                    prop_assert!(is_canonical_path(path) && is_canonical_query(query), "{target}");
+                    prop_assert!(!path.contains(&b';') && !target.contains('%'), "{target}");
+                }
+            }
+        }
+
+        #[test]
+        fn usual_targets_are_plain(target in "(/[a-zA-Z0-9_-]{1,20}){1,9}[?]a=[0-9]{0,9}&b=@x:y") {
+            prop_assert!(is_plain(target.as_bytes()), "{target}");
+        }
+
         #[test]
         fn a_canonical_target_stays(target in "/[/.%2eEfF0-3a?;\\\\é]{0,24}") {
             let once = canonical(target.as_bytes()).into_owned();

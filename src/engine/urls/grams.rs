@@ -6,6 +6,8 @@ use std::{collections::HashMap, ops::Range};
 
 /// Bytes of a gram: shorter literals cannot be held here.
 pub(super) const GRAM: usize = 4;
+/// Positions looked at before anybody asks what was found.
+const AT_ONCE: usize = 4;
 /// Anchored literals are looked for by a gram near their beginning.
 const NEAR: usize = 12;
 
@@ -31,8 +33,11 @@ struct Key {
 }
 
 impl Grams {
-    /// Literals of at least [`GRAM`] bytes, in lower case.
-    pub(super) fn build(literals: Vec<Vec<u8>>, anchored: bool) -> Self {
+    /// Literals of at least [`GRAM`] bytes, in lower case; nothing for none.
+    pub(super) fn build(literals: Vec<Vec<u8>>, anchored: bool) -> Option<Self> {
+        if literals.is_empty() {
+            return None;
+        }
         let mut users: HashMap<u32, u32> = HashMap::new();
         let mut keys: Vec<Key> = (0..)
             .zip(&literals)
@@ -63,13 +68,18 @@ impl Grams {
         }
         keys.sort_by_key(|key| place(key.gram, buckets).0);
         let last = keys.iter().map(|key| key.offset as usize).max();
-        Self {
+        Some(Self {
             words: words.into(),
             starts: starts.into(),
             anchored: anchored.then(|| last.map_or(0, |last| last + 1)),
             keys: keys.into(),
             literals: literals.into_iter().map(Vec::into_boxed_slice).collect(),
-        }
+        })
+    }
+
+    /// The literals as they were given.
+    pub(super) fn literals(&self) -> impl Iterator<Item = &[u8]> {
+        self.literals.iter().map(|literal| &**literal)
     }
 
     /// Calls `found` with every literal that occurs and where, until it answers true; answers
@@ -84,14 +94,44 @@ impl Grams {
             Some(positions) => subject.len().min(positions + GRAM - 1),
             None => subject.len(),
         };
-        let mut windows = subject[..end].windows(GRAM).map(fold).enumerate();
-        windows.any(|(at, gram)| {
-            let (bucket, bit) = place(gram, self.words.len());
-            self.words[bucket] >> bit & 1 == 1 && self.compare(subject, at, gram, &mut found)
+        let text = &subject[..end];
+        // Nearly every subject has nothing: several positions are looked at, then asked about.
+        let mut at = 0;
+        while let Some(several) = text.get(at..at + AT_ONCE + GRAM - 1) {
+            let hits = (0..AT_ONCE).fold(0, |hits, n| hits | self.bit(fold(&several[n..n + GRAM])));
+            if hits & 1 == 1 && self.occurs(subject, at..at + AT_ONCE, &mut found) {
+                return true;
+            }
+            at += AT_ONCE;
+        }
+        let last = (text.len() + 1).saturating_sub(GRAM);
+        (at..last).any(|at| {
+            self.bit(fold(&text[at..at + GRAM])) & 1 == 1
+                && self.occurs(subject, at..at + 1, &mut found)
         })
     }
 
+    /// The lowest bit says whether anything is known of this gram.
+    #[inline]
+    fn bit(&self, gram: u32) -> u64 {
+        let (bucket, bit) = place(gram, self.words.len());
+        self.words[bucket] >> bit
+    }
+
+    /// As [`Grams::any`], of grams that begin within `positions`, which the subject has.
     #[cold]
+    fn occurs(
+        &self,
+        subject: &[u8],
+        mut positions: Range<usize>,
+        found: &mut impl FnMut(usize, Range<usize>) -> bool,
+    ) -> bool {
+        positions.any(|at| {
+            let gram = fold(&subject[at..at + GRAM]);
+            self.bit(gram) & 1 == 1 && self.compare(subject, at, gram, found)
+        })
+    }
+
     fn compare(
         &self,
         subject: &[u8],
@@ -150,7 +190,7 @@ mod tests {
     #[track_caller]
     fn check(literals: &[&str], anchored: bool, subject: &str, expected: &[(usize, usize)]) {
         let texts = literals.iter().map(|text| text.as_bytes().to_vec());
-        let grams = Grams::build(texts.collect(), anchored);
+        let grams = Grams::build(texts.collect(), anchored).unwrap();
         let mut all = Vec::new();
         let stopped = grams.any(subject.as_bytes(), |number, range| {
             all.push((number, range.start));
@@ -194,7 +234,7 @@ mod tests {
     fn many_that_share_grams_are_told_apart() {
         let literals: Vec<String> = (0..3_000).map(|n| format!("/scan{n}/")).collect();
         let texts = literals.iter().map(|text| text.as_bytes().to_vec());
-        let grams = Grams::build(texts.collect(), false);
+        let grams = Grams::build(texts.collect(), false).unwrap();
         for (number, literal) in literals.iter().enumerate() {
             let subject = format!("/a{literal}b");
             assert!(grams.any(subject.as_bytes(), |found, _| found == number));

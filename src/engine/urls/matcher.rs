@@ -45,7 +45,7 @@ struct Many {
 #[derive(Debug)]
 struct Filtered {
     /// The literals long enough for it, and behind them the rest.
-    long: Grams,
+    long: Option<Grams>,
     short: Option<AhoCorasick>,
     anchored: Anchored,
     /// By literal, long ones first.
@@ -101,19 +101,23 @@ impl Matcher {
         })
     }
 
-    /// The lowest number among the matching patterns.
+    /// The lowest number among the matching patterns. `named` is false when the subject has none of
+    /// [`Matcher::literals`].
     #[inline]
-    pub(super) fn first(&self, subject: &[u8]) -> Option<u32> {
-        let beginning = self
-            .beginning
-            .as_ref()
-            .and_then(|filtered| filtered.first(subject));
-        let anywhere = self
-            .anywhere
-            .as_ref()
-            .and_then(|filtered| filtered.first(subject));
+    pub(super) fn first(&self, subject: &[u8], named: bool) -> Option<u32> {
+        let first = |group: &Option<Filtered>| group.as_ref()?.first(subject, named);
+        let (beginning, anywhere) = (first(&self.beginning), first(&self.anywhere));
         let rest = self.rest.as_ref().and_then(|many| many.first(subject));
         [beginning, anywhere, rest].into_iter().flatten().min()
+    }
+
+    /// The literals looked for before patterns that need them, in lower case; those too short for
+    /// [`Grams`] left out.
+    pub(super) fn literals(&self) -> impl Iterator<Item = &[u8]> {
+        let groups = [&self.beginning, &self.anywhere].into_iter().flatten();
+        groups
+            .filter_map(|group| group.long.as_ref())
+            .flat_map(Grams::literals)
     }
 
     /// No pattern at all.
@@ -214,12 +218,12 @@ impl Filtered {
     }
 
     #[inline]
-    fn first(&self, subject: &[u8]) -> Option<u32> {
+    fn first(&self, subject: &[u8], named: bool) -> Option<u32> {
+        let long = |literals: &Grams| literals.any(subject, |_, _| true);
         let short = |literals: &AhoCorasick| literals.is_match(self.input(subject).earliest(true));
-        if !self.long.any(subject, |_, _| true) && !self.short.as_ref().is_some_and(short) {
-            return None;
-        }
-        self.first_behind(subject)
+        let worth_it = (named && self.long.as_ref().is_some_and(long))
+            || self.short.as_ref().is_some_and(short);
+        worth_it.then(|| self.first_behind(subject)).flatten()
     }
 
     fn input<'s>(&self, subject: &'s [u8]) -> aho_corasick::Input<'s> {
@@ -250,10 +254,12 @@ impl Filtered {
                 .flatten()
                 .min();
         };
-        self.long.any(subject, |at, range| {
-            occurs(at, range);
-            false
-        });
+        if let Some(long) = &self.long {
+            long.any(subject, |at, range| {
+                occurs(at, range);
+                false
+            });
+        }
         if let Some(short) = &self.short {
             let mut state = OverlappingState::start();
             loop {
@@ -269,7 +275,7 @@ impl Filtered {
 
     fn bytes(&self) -> usize {
         let behind = |b: &Behind| size_of::<Behind>() + b.likely.as_ref().map_or(0, Many::bytes);
-        self.long.bytes()
+        self.long.as_ref().map_or(0, Grams::bytes)
             + self.short.as_ref().map_or(0, AhoCorasick::memory_usage)
             + self.behind.iter().map(behind).sum::<usize>()
     }

@@ -7,18 +7,21 @@ mod grams;
 mod literals;
 mod matcher;
 
-use std::{borrow::Cow, sync::Arc};
+use std::{borrow::Cow, collections::BTreeSet, sync::Arc};
 
 use regex_syntax::hir::{Class, Hir, HirKind, Look};
 
 pub use canonical::canonical;
 pub use dialect::from_go;
+use grams::Grams;
 use matcher::Matcher;
 
 /// Compiled `urlregexps` of one jail.
 #[derive(Debug, Default)]
 pub struct UrlRules {
     rules: Box<[(Arc<str>, Mode)]>,
+    /// Every literal without which some rule does not match: most targets have none of them.
+    literals: Option<Grams>,
     block: Matcher,
     allow: Matcher,
     loose_allows: Box<[usize]>,
@@ -96,9 +99,13 @@ impl UrlRules {
             })
         };
         let loose = |hir: &Hir| !hir.properties().look_set_prefix().contains(Look::Start);
+        let (block, allow) = (of(Mode::Block)?, of(Mode::Allow)?);
+        let literals: BTreeSet<&[u8]> = block.literals().chain(allow.literals()).collect();
+        let literals = literals.into_iter().map(<[u8]>::to_vec).collect();
         Ok(Self {
-            block: of(Mode::Block)?,
-            allow: of(Mode::Allow)?,
+            literals: Grams::build(literals, false),
+            block,
+            allow,
             loose_allows: (rules.iter().zip(&hirs).enumerate())
                 .filter(|(_, (rule, hir))| rule.1 == Mode::Allow && loose(hir))
                 .map(|(index, _)| index)
@@ -124,15 +131,19 @@ impl UrlRules {
             mode,
             index: number as usize,
         };
+        let (named, plain) = (
+            self.has_literal(raw_target),
+            canonical::is_plain(raw_target),
+        );
         if !self.block.is_empty()
-            && let Some(number) = self.blocked(raw_target)
+            && let Some(number) = self.blocked(raw_target, named, plain)
         {
             return Some(found(Mode::Block, number));
         }
         if self.allow.is_empty() {
             return None;
         }
-        self.allowed(raw_target)
+        self.allowed(raw_target, named, plain)
             .map(|number| found(Mode::Allow, number))
     }
 
@@ -167,21 +178,32 @@ impl UrlRules {
 
     /// Heap bytes held, without the caches that grow while matching.
     pub fn bytes(&self) -> usize {
-        self.block.bytes() + self.allow.bytes()
+        let literals = self.literals.as_ref().map_or(0, Grams::bytes);
+        literals + self.block.bytes() + self.allow.bytes()
     }
 
-    fn blocked(&self, raw_target: &[u8]) -> Option<u32> {
-        let raw = self.block.first(raw_target);
+    fn blocked(&self, raw_target: &[u8], named: bool, plain: bool) -> Option<u32> {
+        let raw = self.block.first(raw_target, named);
+        if plain {
+            return raw;
+        }
         match canonical(raw_target) {
             Cow::Borrowed(_) => raw,
-            Cow::Owned(other) => raw.or_else(|| self.block.first(&other)),
+            Cow::Owned(other) => raw.or_else(|| self.block.first(&other, self.has_literal(&other))),
         }
     }
 
-    fn allowed(&self, raw_target: &[u8]) -> Option<u32> {
+    fn allowed(&self, raw_target: &[u8], named: bool, plain: bool) -> Option<u32> {
         let (path, _) = canonical::split(raw_target);
-        let plain = canonical::is_canonical_path(path) && !has_other_reading(path);
-        plain.then(|| self.allow.first(path)).flatten()
+        let one_reading = plain || (canonical::is_canonical_path(path) && !has_other_reading(path));
+        one_reading.then(|| self.allow.first(path, named)).flatten()
+    }
+
+    /// Whether any rule's literal occurs; without one, only patterns that need none can match.
+    fn has_literal(&self, subject: &[u8]) -> bool {
+        self.literals
+            .as_ref()
+            .is_some_and(|literals| literals.any(subject, |_, _| true))
     }
 }
 
