@@ -5,6 +5,7 @@
 mod expiries;
 mod prefetch;
 mod ranges;
+mod sixes;
 
 use std::{hash::BuildHasher, net::IpAddr, sync::Arc};
 
@@ -13,7 +14,7 @@ use hashbrown::HashTable;
 use ipnet::IpNet;
 
 pub use self::expiries::{Expiries, Full};
-use self::ranges::Ranges;
+use self::{ranges::Ranges, sixes::Sixes};
 use crate::time::Millis;
 
 /// Enough that two cores rarely meet, few enough that an empty table costs 8 KiB.
@@ -57,7 +58,7 @@ pub(super) enum Standing {
 #[derive(Clone, Debug)]
 pub(super) struct Scope {
     v4: Arc<Expiries<1>>,
-    v6: Arc<Expiries<4>>,
+    v6: Sixes,
     v6_prefix: u8,
     ranges: Ranges,
 }
@@ -118,7 +119,7 @@ impl Scope {
     pub(super) fn new(v6_prefix: u8, hash: Keyed) -> Self {
         Self {
             v4: Arc::new(Expiries::new(hash, 0)),
-            v6: Arc::new(Expiries::new(hash, 0)),
+            v6: Sixes::new(v6_prefix, hash),
             v6_prefix,
             ranges: Ranges::new(hash),
         }
@@ -133,9 +134,7 @@ impl Scope {
     pub(super) fn prefetch(&self, addr: IpAddr) {
         match addr {
             IpAddr::V4(v4) => self.v4.prefetch([v4.to_bits()]),
-            IpAddr::V6(v6) => self
-                .v6
-                .prefetch(words(masked(v6.to_bits(), self.v6_prefix))),
+            IpAddr::V6(v6) => self.v6.prefetch(masked(v6.to_bits(), self.v6_prefix)),
         }
         self.ranges.prefetch(addr);
     }
@@ -146,7 +145,7 @@ impl Scope {
         let now = ticks.at(now);
         let single = match addr {
             IpAddr::V4(v4) => self.v4.get([v4.to_bits()]),
-            IpAddr::V6(v6) => self.v6.get(words(masked(v6.to_bits(), self.v6_prefix))),
+            IpAddr::V6(v6) => self.v6.get(masked(v6.to_bits(), self.v6_prefix)),
         };
         let single = single.map_or(Standing::Free, |end| ticks.standing(end, now));
         if single != Standing::Free {
@@ -191,12 +190,12 @@ impl Scope {
     fn with(
         &self,
         v4: Option<Expiries<1>>,
-        v6: Option<Expiries<4>>,
+        v6: Option<Sixes>,
         ranges: Option<Ranges>,
     ) -> Option<Self> {
         (v4.is_some() || v6.is_some() || ranges.is_some()).then(|| Self {
             v4: v4.map_or_else(|| self.v4.clone(), Arc::new),
-            v6: v6.map_or_else(|| self.v6.clone(), Arc::new),
+            v6: v6.unwrap_or_else(|| self.v6.clone()),
             v6_prefix: self.v6_prefix,
             ranges: ranges.unwrap_or_else(|| self.ranges.clone()),
         })
@@ -207,7 +206,7 @@ impl Scope {
         match net {
             IpNet::V4(v4) if v4.prefix_len() == 32 => self.v4.set([v4.addr().to_bits()], end),
             IpNet::V6(v6) if v6.prefix_len() == self.v6_prefix => {
-                self.v6.set(words(v6.addr().to_bits()), end)
+                self.v6.set(v6.addr().to_bits(), end)
             }
             range => self.ranges.set(range, end),
         }
@@ -217,9 +216,7 @@ impl Scope {
     pub(super) fn get(&self, net: IpNet) -> Option<End> {
         match net {
             IpNet::V4(v4) if v4.prefix_len() == 32 => self.v4.get([v4.addr().to_bits()]),
-            IpNet::V6(v6) if v6.prefix_len() == self.v6_prefix => {
-                self.v6.get(words(v6.addr().to_bits()))
-            }
+            IpNet::V6(v6) if v6.prefix_len() == self.v6_prefix => self.v6.get(v6.addr().to_bits()),
             range => self.ranges.exactly(range),
         }
     }
