@@ -15,7 +15,6 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    boxes::Boxes,
     connection::{Front, Stack},
     limits::Crowd,
     link::Ticker,
@@ -84,8 +83,6 @@ pub struct Worker {
     pub proxy: Proxy,
     /// Coarse time and the open connections.
     pub ticker: Arc<Ticker>,
-    /// Where requests under way are kept.
-    pub boxes: Arc<Boxes>,
     /// Spawns.
     pub tasks: Tasks,
     /// The configuration in force.
@@ -227,7 +224,6 @@ fn work(
             clock,
             proxy: Proxy::new(clock, tasks.clone()),
             ticker: Arc::default(),
-            boxes: Arc::default(),
             tasks: tasks.clone(),
             site,
         });

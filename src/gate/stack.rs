@@ -8,6 +8,7 @@ use tower::{Service, ServiceBuilder};
 use super::{
     access_log::{Record, Recorded},
     admit::Admit,
+    boxes::Boxes,
     exchange::{Body, Exchange},
     forward_auth,
     guard::GuardLayer,
@@ -30,7 +31,7 @@ pub fn stack(
 + 'static
 + use<> {
     let clock = worker.clock;
-    let worker = worker.clone();
+    let (worker, boxes) = (worker.clone(), Arc::new(Boxes::default()));
     ServiceBuilder::new()
         // Outermost: it must see what the client gets, refusals and replaced answers too.
         .layer(Recorded { clock })
@@ -41,7 +42,7 @@ pub fn stack(
         // Around the service alone: it judges before, counts after, and needs the route's jails.
         .layer(GuardLayer { clock })
         .service(tower::service_fn(move |exchange| {
-            worker.boxes.hold(serve(worker.clone(), exchange))
+            boxes.hold(serve(worker.clone(), exchange))
         }))
 }
 
