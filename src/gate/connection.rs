@@ -322,6 +322,7 @@ impl<S: Stack> hyper::service::Service<Request<Incoming>> for Requests<S> {
             site,
             door: front.door,
             number: self.served.replace(self.served.get().wrapping_add(1)),
+            timed: front.worker.times_the_next(),
             now: front.worker.clock.now(),
             trusted: false,
             route: None,

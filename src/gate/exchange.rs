@@ -31,6 +31,8 @@ pub struct Exchange {
     pub site: Arc<Site>,
     /// Its number on the connection, from 0.
     pub number: u32,
+    /// Whether it is timed for the histograms.
+    pub timed: bool,
     /// The entry point, by its place in the site.
     pub door: usize,
     /// When it came.
@@ -60,16 +62,7 @@ pub struct Asked {
     pub agent: Option<HeaderValue>,
 }
 
-/// One request in so many is timed for the histograms, and the first on every connection.
-const TIMED: u32 = 16;
-
 impl Exchange {
-    /// Whether this one is timed: reading the clock and moving a shared histogram for each would
-    /// cost more than the decision.
-    pub fn timed(&self) -> bool {
-        self.number.is_multiple_of(TIMED)
-    }
-
     /// `Host` as sent, empty when there is none.
     pub fn host(&self) -> &[u8] {
         host_name(self.head.headers.get(header::HOST))

@@ -164,17 +164,19 @@ fn socket(address: SocketAddr) -> io::Result<Socket> {
 }
 
 impl Listener {
-    /// The next connection and its peer; `None` on a unix socket.
-    pub async fn accept(&self) -> io::Result<(Stream, Option<SocketAddr>)> {
+    /// The next connection and its peer; `None` on a unix socket. Only the last task that asked is
+    /// woken: each listener has one, and needs no queue of those who wait.
+    pub fn poll_accept(
+        &self,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<(Stream, Option<SocketAddr>)>> {
         match self {
-            Self::Tcp(listener) => {
-                let (stream, peer) = listener.accept().await?;
-                Ok((Stream::Tcp(stream), Some(peer)))
-            }
-            Self::Unix(listener) => {
-                let (stream, _) = listener.accept().await?;
-                Ok((Stream::Unix(stream), None))
-            }
+            Self::Tcp(listener) => listener
+                .poll_accept(cx)
+                .map_ok(|(stream, peer)| (Stream::Tcp(stream), Some(peer))),
+            Self::Unix(listener) => listener
+                .poll_accept(cx)
+                .map_ok(|(stream, _)| (Stream::Unix(stream), None)),
         }
     }
 }

@@ -80,7 +80,7 @@ async fn serve(
         record.judge(|judged| judged.service = Some(upstream.name().clone()));
     }
     let link = &exchange.link;
-    let began = exchange.timed().then(|| worker.clock.elapsed());
+    let began = exchange.timed.then(|| worker.clock.elapsed());
     let answer = worker
         .proxy
         .forward(

@@ -91,7 +91,7 @@ where
     }
 
     fn call(&mut self, mut exchange: Box<Exchange>) -> Self::Future {
-        let began = exchange.timed().then(|| self.clock.elapsed());
+        let began = exchange.timed.then(|| self.clock.elapsed());
         let asked = exchange.asked();
         let judged = judge(&mut exchange, &asked);
         if let Some(began) = began {

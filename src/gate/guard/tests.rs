@@ -67,6 +67,7 @@ impl Bench {
             ),
             site: self.site.clone(),
             number: 0,
+            timed: false,
             door: 0,
             now: self.clock.now(),
             trusted: true,
