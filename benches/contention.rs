@@ -21,7 +21,7 @@ use jailgate::engine::{
     Ban, Cause, Delta, Engine, JailSpec, Limits, Origin, Request,
     jail::WindowKind,
     nets::NetSet,
-    table::{End, Expiries, Keyed},
+    table::{End, Expiries, Fetch, Keyed},
 };
 use parking_lot::Mutex;
 
@@ -39,7 +39,7 @@ trait Map: Sync {
         Self: 'm;
 
     fn hold(&self) -> Self::Held<'_>;
-    fn get(held: &Self::Held<'_>, client: u32) -> Option<u32>;
+    fn get(held: &Self::Held<'_>, client: u32, fetch: Fetch) -> Option<u32>;
     fn set(&self, client: u32, until: u32);
 }
 
@@ -114,8 +114,8 @@ impl<const N: usize> Map for Swapped<N> {
         self.table.load()
     }
 
-    fn get(held: &Self::Held<'_>, client: u32) -> Option<u32> {
-        held.get(key(client)).map(End::raw)
+    fn get(held: &Self::Held<'_>, client: u32, fetch: Fetch) -> Option<u32> {
+        held.get(key(client), fetch).map(End::raw)
     }
 
     fn set(&self, client: u32, until: u32) {
@@ -130,7 +130,7 @@ impl Map for Dash {
         self
     }
 
-    fn get(held: &Self::Held<'_>, client: u32) -> Option<u32> {
+    fn get(held: &Self::Held<'_>, client: u32, _: Fetch) -> Option<u32> {
         // v4-mapped, as one map for both families has to key it
         let key = 0xffff_0000_0000 | u128::from(v4(client));
         held.0.get(&key).map(|until| *until as u32)
@@ -165,7 +165,7 @@ fn hit<M: Map>(map: &M) -> f64 {
     timed(|| {
         let mut client = 1;
         for _ in 0..LOOKUPS {
-            let found = M::get(&map.hold(), client & (CLIENTS - 1)).unwrap_or(0);
+            let found = M::get(&map.hold(), client & (CLIENTS - 1), Fetch::AtOnce).unwrap_or(0);
             client = client.wrapping_mul(1_664_525).wrapping_add(found);
         }
         black_box(client);
@@ -179,7 +179,7 @@ fn miss<M: Map>(map: &M) -> f64 {
         for decision in (CLIENTS..CLIENTS + LOOKUPS).step_by(TABLES as usize) {
             let held = map.hold();
             for client in decision..decision + TABLES {
-                found += u32::from(M::get(&held, client).is_some());
+                found += u32::from(M::get(&held, client, Fetch::Later).is_some());
             }
         }
         assert_eq!(found, 0);
@@ -194,7 +194,7 @@ fn two_threads<M: Map>(map: &M) -> f64 {
             if step % 20 == 0 {
                 map.set(at, VALUE);
             } else {
-                client = client.wrapping_add(M::get(&map.hold(), at).unwrap_or(0));
+                client = client.wrapping_add(M::get(&map.hold(), at, Fetch::AtOnce).unwrap_or(0));
             }
             client = client.wrapping_mul(1_664_525).wrapping_add(1_013_904_222);
         }

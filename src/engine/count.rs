@@ -14,6 +14,7 @@ use super::{
     jail::JailId,
     policy::Jail,
     slots::{Detail, Place, Terms},
+    table::Fetch,
     window::{ban_length, millis},
 };
 use crate::time::Millis;
@@ -92,7 +93,8 @@ impl Engine {
         let standing = || {
             let policy = self.policy.load();
             let jail = policy.any(jail.id)?;
-            let denial = self.standing(&policy, jail, addr, event.at, &mut |_, _| {})?;
+            let denial =
+                self.standing(&policy, jail, addr, Fetch::AtOnce, event.at, &mut |_, _| {})?;
             Some(jail.replace(denial, false))
         };
         let tally = |client: IpNet, evict: bool| {

@@ -7,7 +7,7 @@ use super::{
     Denial, Engine, Exempt, Outcome, Reason, Request, Verdict, client,
     jail::JailId,
     policy::{Jail, Policy},
-    table::Standing,
+    table::{Fetch, Standing},
     urls::Mode,
 };
 use crate::time::Millis;
@@ -93,7 +93,7 @@ impl Engine {
             Ruling::Exempt(why) => Course::Exempt(why),
             Ruling::Denylist => Course::Deny(jail, denylisted(jail)),
             Ruling::Block(pattern) => Course::Block(jail, pattern),
-            Ruling::Open => match self.standing(policy, jail, addr, now, say) {
+            Ruling::Open => match self.standing(policy, jail, addr, Fetch::Later, now, say) {
                 Some(denial) => Course::Deny(jail, denial),
                 None if jail.counts_requests() && jail.matches(request) => Course::Count(jail),
                 None => Course::Pass(jail),
@@ -146,6 +146,7 @@ impl Engine {
         policy: &Policy,
         jail: &Jail,
         addr: IpAddr,
+        fetch: Fetch,
         now: Millis,
         say: &mut impl FnMut(Question, bool),
     ) -> Option<Denial> {
@@ -155,7 +156,7 @@ impl Engine {
             (&policy.everywhere, None, Question::Everywhere),
         ];
         for (scope, id, question) in scopes {
-            let standing = match scope.standing(addr, ticks, now) {
+            let standing = match scope.standing(addr, fetch, ticks, now) {
                 Standing::Free => None,
                 Standing::Banned { until, outside } => Some((until, outside)),
                 Standing::Unsure => self.settle(addr, id, now),

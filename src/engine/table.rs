@@ -13,7 +13,7 @@ use foldhash::fast::{FixedState, FoldHasher};
 use hashbrown::HashTable;
 use ipnet::IpNet;
 
-pub use self::expiries::{Expiries, Full};
+pub use self::expiries::{Expiries, Fetch, Full};
 use self::{ranges::Ranges, sixes::Sixes};
 use crate::time::Millis;
 
@@ -141,18 +141,24 @@ impl Scope {
 
     /// What holds for a canonical address. Takes no lock.
     #[inline]
-    pub(super) fn standing(&self, addr: IpAddr, ticks: Ticks, now: Millis) -> Standing {
+    pub(super) fn standing(
+        &self,
+        addr: IpAddr,
+        fetch: Fetch,
+        ticks: Ticks,
+        now: Millis,
+    ) -> Standing {
         let now = ticks.at(now);
         let single = match addr {
-            IpAddr::V4(v4) => self.v4.get([v4.to_bits()]),
-            IpAddr::V6(v6) => self.v6.get(masked(v6.to_bits(), self.v6_prefix)),
+            IpAddr::V4(v4) => self.v4.get([v4.to_bits()], fetch),
+            IpAddr::V6(v6) => self.v6.get(masked(v6.to_bits(), self.v6_prefix), fetch),
         };
         let single = single.map_or(Standing::Free, |end| ticks.standing(end, now));
         if single != Standing::Free {
             return single;
         }
         self.ranges
-            .longest(addr)
+            .longest(addr, fetch)
             .map_or(Standing::Free, |end| ticks.standing(end, now))
     }
 
@@ -215,8 +221,12 @@ impl Scope {
     /// The entry of exactly this network.
     pub(super) fn get(&self, net: IpNet) -> Option<End> {
         match net {
-            IpNet::V4(v4) if v4.prefix_len() == 32 => self.v4.get([v4.addr().to_bits()]),
-            IpNet::V6(v6) if v6.prefix_len() == self.v6_prefix => self.v6.get(v6.addr().to_bits()),
+            IpNet::V4(v4) if v4.prefix_len() == 32 => {
+                self.v4.get([v4.addr().to_bits()], Fetch::AtOnce)
+            }
+            IpNet::V6(v6) if v6.prefix_len() == self.v6_prefix => {
+                self.v6.get(v6.addr().to_bits(), Fetch::AtOnce)
+            }
             range => self.ranges.exactly(range),
         }
     }

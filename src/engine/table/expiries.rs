@@ -1,8 +1,7 @@
 //! The ends of single clients' bans: open addressing that is read without a lock, so that two cores
 //! asking at once share no line that either writes. A byte of each client's hash stands apart from
-//! the rest, so that whoever is not banned waits for two megabytes for a million, not for twenty;
-//! the rest is asked for before it is known whether it is needed. What an end means, and which table
-//! is in force, is the scope's.
+//! the rest, so that whoever is not banned waits for two megabytes for a million, not for twenty.
+//! What an end means, and which table is in force, is the scope's.
 
 use std::{
     hash::BuildHasher as _,
@@ -35,6 +34,16 @@ pub struct Expiries<const N: usize> {
     len: AtomicUsize,
     /// Places taken, those that are gone included. Whoever writes holds it.
     taken: CachePadded<Mutex<usize>>,
+}
+
+/// When a look-up asks memory for the client's own place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fetch {
+    /// Once its tag is found. Of nearly everybody who is not there nothing is asked in vain, nor a
+    /// page's address looked up; for after [`Expiries::prefetch`].
+    Later,
+    /// Together with the tags: whoever is there does not wait twice.
+    AtOnce,
 }
 
 /// There is no room for a client.
@@ -70,8 +79,8 @@ impl<const N: usize> Expiries<N> {
         }
     }
 
-    /// Asks memory for what [`Expiries::get`] reads first. With a million clients that is seldom in a
-    /// cache, and whoever has other things to look at meanwhile does not wait for it.
+    /// Asks memory for the tags, which [`Expiries::get`] reads first. With a million clients they are
+    /// seldom in a cache, and whoever has other things to look at meanwhile does not wait for them.
     #[inline]
     pub fn prefetch(&self, key: [u32; N]) {
         if !self.tags.is_empty() {
@@ -81,11 +90,11 @@ impl<const N: usize> Expiries<N> {
 
     /// When the ban of a client ends, as far as it has one.
     #[inline]
-    pub fn get(&self, key: [u32; N]) -> Option<End> {
+    pub fn get(&self, key: [u32; N], fetch: Fetch) -> Option<End> {
         if self.tags.is_empty() {
             return None;
         }
-        let (_, end) = self.find(hash_of(self.hash, key), key)?;
+        let (_, end) = self.find(hash_of(self.hash, key), key, fetch)?;
         (end > GONE).then(|| End::from_raw(end))
     }
 
@@ -98,7 +107,7 @@ impl<const N: usize> Expiries<N> {
         let hash = hash_of(self.hash, key);
         let mut taken = self.taken.lock();
         let end = end.map_or(GONE, End::raw);
-        if let Some((slot, before)) = self.find(hash, key) {
+        if let Some((slot, before)) = self.find(hash, key, Fetch::AtOnce) {
             slot.end.store(end, Ordering::Release);
             match (before > GONE, end > GONE) {
                 (true, false) => _ = self.len.fetch_sub(1, Ordering::Relaxed),
@@ -183,9 +192,11 @@ impl<const N: usize> Expiries<N> {
 
     /// The client's place and what stands there.
     #[inline]
-    fn find(&self, hash: u64, key: [u32; N]) -> Option<(&Slot<N>, u32)> {
+    fn find(&self, hash: u64, key: [u32; N], fetch: Fetch) -> Option<(&Slot<N>, u32)> {
         for (tags, slots) in self.search(hash) {
-            prefetch(&slots[own_place(hash)]);
+            if fetch == Fetch::AtOnce {
+                prefetch(&slots[own_place(hash)]);
+            }
             let tags = tags.load(Ordering::Acquire);
             let mut same = exact_zero_bytes(tags ^ (ONES * tag(hash)));
             while same != 0 {
@@ -312,13 +323,16 @@ mod tests {
             if step % 1000 == 0 {
                 table.shrink();
             }
-            assert_eq!(table.0.load().get(key), end);
+            assert_eq!(table.0.load().get(key, Fetch::Later), end);
             assert_eq!(table.0.load().len(), plain.len());
         }
         for key in 0..keys {
             let mut words = [0; N];
             words[N - 1] = key;
-            assert_eq!(table.0.load().get(words), plain.get(&words).copied());
+            assert_eq!(
+                table.0.load().get(words, Fetch::AtOnce),
+                plain.get(&words).copied()
+            );
         }
     }
 
@@ -362,7 +376,11 @@ mod tests {
             table.set([key], Some(End::from_raw(key + 2))).unwrap();
         }
         for key in [first, 0, second] {
-            assert_eq!(table.get([key]), Some(End::from_raw(key + 2)), "{key}");
+            assert_eq!(
+                table.get([key], Fetch::Later),
+                Some(End::from_raw(key + 2)),
+                "{key}"
+            );
         }
     }
 
@@ -380,7 +398,7 @@ mod tests {
                 }
             });
             for n in (0..2_000).cycle().take(60_000) {
-                let found = table.0.load().get(key(n));
+                let found = table.0.load().get(key(n), Fetch::AtOnce);
                 assert!(found.is_none_or(|end| end == End::from_raw(n + 2)), "{n}");
             }
         });

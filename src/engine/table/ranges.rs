@@ -1,11 +1,11 @@
-//! Bans of whatever is not a single client: one table per prefix length, changed in place, so that
+//! Bans of whatever is not a single client: one table per prefix length, changed in fetch, so that
 //! taking in a hundred thousand ranges copies none of them. What a range means is the scope's.
 
 use std::{net::IpAddr, sync::Arc};
 
 use ipnet::IpNet;
 
-use super::{End, Expiries, Keyed, expiries::Full, masked, masked_v4, words};
+use super::{End, Expiries, Fetch, Full, Keyed, masked, masked_v4, words};
 
 /// Ranges of both families.
 #[derive(Clone, Debug)]
@@ -39,10 +39,16 @@ impl Ranges {
 
     /// The end furthest away of all ranges that cover `addr`.
     #[inline]
-    pub(super) fn longest(&self, addr: IpAddr) -> Option<End> {
+    pub(super) fn longest(&self, addr: IpAddr, fetch: Fetch) -> Option<End> {
         match addr {
-            IpAddr::V4(v4) => self.v4.longest(|len| [masked_v4(v4.to_bits(), len)]),
-            IpAddr::V6(v6) => self.v6.longest(|len| words(masked(v6.to_bits(), len))),
+            IpAddr::V4(v4) => {
+                let key = |len| [masked_v4(v4.to_bits(), len)];
+                self.v4.longest(key, fetch)
+            }
+            IpAddr::V6(v6) => {
+                let key = |len| words(masked(v6.to_bits(), len));
+                self.v6.longest(key, fetch)
+            }
         }
     }
 
@@ -106,14 +112,15 @@ impl<const N: usize> Lengths<N> {
     }
 
     #[inline]
-    fn longest(&self, key: impl Fn(u8) -> [u32; N]) -> Option<End> {
+    fn longest(&self, key: impl Fn(u8) -> [u32; N], fetch: Fetch) -> Option<End> {
         let tables = self.tables.iter();
-        tables.filter_map(|(len, table)| table.get(key(*len))).max()
+        let ends = tables.filter_map(|(len, table)| table.get(key(*len), fetch));
+        ends.max()
     }
 
     fn exactly(&self, len: u8, key: [u32; N]) -> Option<End> {
         let (_, table) = self.tables.iter().find(|(held, _)| *held == len)?;
-        table.get(key)
+        table.get(key, Fetch::AtOnce)
     }
 
     fn set(&self, len: u8, key: [u32; N], end: Option<End>) -> Result<(), Full> {

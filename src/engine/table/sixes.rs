@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::{End, Expiries, Full, Keyed, words};
+use super::{End, Expiries, Fetch, Full, Keyed, words};
 
 /// The prefix length up to which the upper words are the whole client.
 const SHORT: u8 = 64;
@@ -33,10 +33,10 @@ impl Sixes {
     }
 
     #[inline]
-    pub(super) fn get(&self, client: u128) -> Option<End> {
+    pub(super) fn get(&self, client: u128, fetch: Fetch) -> Option<End> {
         match self {
-            Self::Short(table) => table.get(short(client)),
-            Self::Whole(table) => table.get(words(client)),
+            Self::Short(table) => table.get(short(client), fetch),
+            Self::Whole(table) => table.get(words(client), fetch),
         }
     }
 
