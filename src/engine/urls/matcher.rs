@@ -111,13 +111,15 @@ impl Matcher {
         [beginning, anywhere, rest].into_iter().flatten().min()
     }
 
-    /// The literals looked for before patterns that need them, in lower case; those too short for
-    /// [`Grams`] left out.
-    pub(super) fn literals(&self) -> impl Iterator<Item = &[u8]> {
-        let groups = [&self.beginning, &self.anywhere].into_iter().flatten();
-        groups
-            .filter_map(|group| group.long.as_ref())
-            .flat_map(Grams::literals)
+    /// The literals looked for at the beginning, or else anywhere, before patterns that need them,
+    /// in lower case; those too short for [`Grams`] left out.
+    pub(super) fn literals(&self, beginning: bool) -> impl Iterator<Item = &[u8]> {
+        let group = match beginning {
+            true => self.beginning.as_ref(),
+            false => self.anywhere.as_ref(),
+        };
+        let long = group.and_then(|group| group.long.as_ref());
+        long.into_iter().flat_map(Grams::literals)
     }
 
     /// No pattern at all.
