@@ -3,7 +3,7 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue, header, request::Parts};
 
-use super::{Forwarded, Spelt};
+use super::{Forwarded, spelt::Spelt};
 
 /// A request's header lines as they go upstream, whatever the protocol there.
 pub(super) struct Outgoing<'a> {

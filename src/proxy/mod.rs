@@ -1,12 +1,7 @@
 //! Takes a judged request to its service and brings the response back: routes, upstream
 //! connections, hop-by-hop rules, upgrades. It neither judges nor renders: the gate does.
 
-use std::{
-    io::{self, Write},
-    net::{IpAddr, Ipv4Addr},
-    sync::Arc,
-    time::Duration,
-};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Version, header, request::Parts};
@@ -28,6 +23,7 @@ use self::{
     h2::Session,
     headers::{Outgoing, upgrade_wanted},
     pool::Pool,
+    spelt::Spelt,
     upstream::Server,
 };
 use crate::{
@@ -45,6 +41,7 @@ mod health;
 mod pool;
 mod routes;
 mod spare;
+mod spelt;
 mod timer;
 mod tls;
 mod upgrade;
@@ -96,43 +93,6 @@ impl Forwarded {
             ..self
         }
     }
-}
-
-/// An address as text, in its place: one is made for every connection.
-#[derive(Clone, Debug)]
-struct Spelt {
-    bytes: [u8; 45],
-    length: u8,
-}
-
-impl Spelt {
-    fn new(ip: IpAddr) -> Self {
-        let mut bytes = [0; 45];
-        let mut rest = &mut bytes[..];
-        // The longest address there is fits.
-        let _ = match ip {
-            // A twentieth of what formatting takes; a connection of one request would notice.
-            IpAddr::V4(v4) => dotted(v4, &mut rest),
-            IpAddr::V6(v6) => write!(rest, "{v6}"),
-        };
-        let length = 45 - rest.len() as u8;
-        Self { bytes, length }
-    }
-
-    fn as_bytes(&self) -> &[u8] {
-        &self.bytes[..usize::from(self.length)]
-    }
-}
-
-/// Four decimal numbers.
-fn dotted(v4: Ipv4Addr, out: &mut impl Write) -> io::Result<()> {
-    for (at, octet) in v4.octets().into_iter().enumerate() {
-        if at > 0 {
-            out.write_all(b".")?;
-        }
-        out.write_all(itoa::Buffer::new().format(octet).as_bytes())?;
-    }
-    Ok(())
 }
 
 /// A request with what is known of it before a server is chosen.

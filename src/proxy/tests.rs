@@ -18,7 +18,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
-use super::{Body, BoxError, Error, Forwarded, Proxy, Spelt, Upstream};
+use super::{Body, BoxError, Error, Forwarded, Proxy, Upstream};
 use crate::{
     config::{self, Scheme},
     tasks::Tasks,
@@ -144,22 +144,4 @@ where
 pub(super) async fn text(response: Response<Body>) -> String {
     let body = response.into_body().collect().await.unwrap();
     String::from_utf8(body.to_bytes().to_vec()).unwrap()
-}
-
-#[test]
-fn an_address_is_spelt_as_it_is_shown() {
-    for text in [
-        "0.0.0.0",
-        "9.10.99.100",
-        "255.255.255.255",
-        "192.0.2.7",
-        "::",
-        "2001:db8::7",
-        "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff",
-    ] {
-        assert_eq!(
-            Spelt::new(text.parse().unwrap()).as_bytes(),
-            text.as_bytes()
-        );
-    }
 }
