@@ -119,6 +119,7 @@ fn arrive(site: &gate::Site, config: &Config, approach: &Approach) -> Vec<Arrive
     let nobody = NetSet::default();
     let asked = client_ip::Asked {
         peer: Some(approach.peer),
+        believed: door.is_some(),
         headers: &approach.headers,
         trusted: door.as_ref().map_or(&nobody, |(_, trusted)| *trusted),
         appended: false,

@@ -17,6 +17,8 @@ pub struct Asked<'a> {
     /// The other end of the connection, or what PROXY protocol said; `None` on a unix socket,
     /// where the peer is trusted and must send `X-Forwarded-For`.
     pub peer: Option<IpAddr>,
+    /// Whether `trusted` has the peer. A unix socket's is believed anyway.
+    pub believed: bool,
     /// As received: hop-by-hop headers not yet removed, so that `Connection` has no say here.
     pub headers: &'a HeaderMap,
     /// Peers whose forwarding headers are believed.
@@ -86,14 +88,13 @@ pub const MOST_BYTES: usize = 8 << 10;
 #[inline]
 pub fn establish(asked: &Asked<'_>, source: &SourceCriterion) -> Result<Client, NoClient> {
     match asked.peer {
-        Some(peer) if !asked.trusted.contains(peer) => Ok(Client::peer(peer)),
+        Some(peer) if !asked.believed => Ok(Client::peer(peer)),
         _ => believed(asked, source),
     }
 }
 
 impl Client {
-    /// It is the peer.
-    pub(super) fn peer(peer: IpAddr) -> Self {
+    fn peer(peer: IpAddr) -> Self {
         Self {
             addr: client::canonical(peer),
             rule: Rule::Peer,
@@ -127,9 +128,8 @@ impl fmt::Display for Rule {
 /// The chain of addresses that proxies append to.
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// As [`establish`], of a peer that is trusted, or a unix socket's.
-#[inline]
-pub(super) fn believed(asked: &Asked<'_>, source: &SourceCriterion) -> Result<Client, NoClient> {
+/// The peer is trusted, or a unix socket's.
+fn believed(asked: &Asked<'_>, source: &SourceCriterion) -> Result<Client, NoClient> {
     let walk = || Chain::of(asked.headers);
     if asked.peer.is_none() && walk().next().is_none() {
         return Err(NoClient);

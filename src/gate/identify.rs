@@ -35,16 +35,13 @@ pub fn demand(exchange: &Exchange) -> Result<(), Refusal> {
 }
 
 fn by(exchange: &Exchange, source: &SourceCriterion, appended: bool) -> Result<Client, Refusal> {
-    let peer = exchange.link.peer_ip();
     let asked = Asked {
-        peer,
+        peer: exchange.link.peer_ip(),
+        // Admission has looked it up.
+        believed: exchange.trusted,
         headers: &exchange.head.headers,
         trusted: &exchange.site.doors[exchange.door].trusted,
         appended,
     };
-    match peer {
-        // Admission has looked the peer up.
-        Some(peer) if !exchange.trusted => Ok(Client::peer(peer)),
-        _ => client_ip::believed(&asked, source).map_err(|_| NO_CLIENT),
-    }
+    client_ip::establish(&asked, source).map_err(|_| NO_CLIENT)
 }

@@ -82,6 +82,7 @@ impl Case {
         let trusted = nets(TRUSTED);
         let asked = Asked {
             peer,
+            believed: peer.is_none_or(|peer| trusted.contains(peer)),
             headers: &headers,
             trusted: &trusted,
             appended: self.appended,
