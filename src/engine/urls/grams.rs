@@ -105,10 +105,7 @@ impl Grams {
             at += AT_ONCE;
         }
         let last = (text.len() + 1).saturating_sub(GRAM);
-        (at..last).any(|at| {
-            self.bit(fold(&text[at..at + GRAM])) & 1 == 1
-                && self.occurs(subject, at..at + 1, &mut found)
-        })
+        self.occurs(subject, at..last, &mut found)
     }
 
     /// The lowest bit says whether anything is known of this gram.
@@ -119,7 +116,7 @@ impl Grams {
     }
 
     /// As [`Grams::any`], of grams that begin within `positions`, which the subject has.
-    #[cold]
+    #[inline]
     fn occurs(
         &self,
         subject: &[u8],
@@ -132,6 +129,7 @@ impl Grams {
         })
     }
 
+    #[cold]
     fn compare(
         &self,
         subject: &[u8],
