@@ -33,7 +33,9 @@ routes:
   - service: app
     jails: []
 services:
-  app: {{ servers: [{{ url: "http://127.0.0.1:{upstream}" }}] }}
+  app:
+    servers: [{{ url: "http://127.0.0.1:{upstream}" }}]
+    serversTransport: {{ maxIdleConnsPerHost: 512 }}  # as nginx's keepalive
 admin: {{ address: "127.0.0.1:{admin}" }}
 state: {{ path: "" }}
 log: {{ level: warn }}
@@ -49,7 +51,9 @@ routes:
   - service: app
     jails: [web]
 services:
-  app: {{ servers: [{{ url: "http://127.0.0.1:{upstream}" }}] }}
+  app:
+    servers: [{{ url: "http://127.0.0.1:{upstream}" }}]
+    serversTransport: {{ maxIdleConnsPerHost: 512 }}  # as nginx's keepalive
 forwardAuth:
   address: "127.0.0.1:{auth}"
   trustedIPs: ["127.0.0.0/8"]

@@ -79,7 +79,7 @@ pub struct Transport {
     pub body_timeout: Duration,
     /// An unused pooled connection. 90 s.
     pub idle_timeout: Duration,
-    /// Unused connections kept per server and worker. 200.
+    /// Connections that were not used for 5 s, kept per server and worker. 200; zero: none is kept.
     pub max_idle: usize,
     /// Extra roots, PEM.
     pub root_ca: Option<PathBuf>,

@@ -18,11 +18,10 @@ pub use self::{
 };
 use self::{
     body::RequestBody,
-    dial::{Dialled, dial},
     h1::{Answer, Answered, Ask, Connection, Exchange, Failure, Line, Sends},
-    h2::Session,
     headers::{Outgoing, upgrade_wanted},
     pool::Pool,
+    reach::Reached,
     spelt::Spelt,
     upstream::Server,
 };
@@ -39,6 +38,7 @@ mod h2;
 mod headers;
 mod health;
 mod pool;
+mod reach;
 mod routes;
 mod spare;
 mod spelt;
@@ -275,34 +275,6 @@ impl Proxy {
         }
     }
 
-    /// A session with room, or a connection of one's own.
-    async fn reach(&self, server: &Arc<Server>, h1_only: bool) -> Result<Reached, Error> {
-        if h1_only || !server.speaks_h2() {
-            return self.open(server, h1_only).await;
-        }
-        let pool = &self.0.pool;
-        if let Some(session) = pool.session(server) {
-            return Ok(Reached::H2(session));
-        }
-        let dialling = pool.dialling(server);
-        let _turn = dialling.lock().await;
-        match pool.session(server) {
-            Some(session) => Ok(Reached::H2(session)),
-            None => self.open(server, false).await,
-        }
-    }
-
-    async fn open(&self, server: &Arc<Server>, h1_only: bool) -> Result<Reached, Error> {
-        Ok(match dial(server, h1_only).await? {
-            Dialled::H1(stream) => Reached::H1(Connection::new(server.clone(), stream)),
-            Dialled::H2(stream) => {
-                let session = Session::open(stream, server, &self.0.tasks).await?;
-                self.0.pool.add_session(server, session.clone());
-                Reached::H2(session)
-            }
-        })
-    }
-
     fn finish(
         &self,
         mut answer: Answer,
@@ -347,12 +319,6 @@ impl Proxy {
     fn rest(&self, connection: Box<Connection>) {
         self.0.pool.put(connection, self.0.clock.now());
     }
-}
-
-/// A way to a server.
-enum Reached {
-    H1(Box<Connection>),
-    H2(Session),
 }
 
 enum Reply {

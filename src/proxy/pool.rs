@@ -1,35 +1,53 @@
-//! One worker's idle connections, newest first, and its HTTP/2 sessions. Nothing is shared
-//! between workers; the locks are never contended.
+//! One worker's idle connections, newest first, who waits for one, and its HTTP/2 sessions.
+//! Nothing is shared between workers; the locks are never contended.
 
-use std::sync::Arc;
+use std::{collections::VecDeque, fmt, sync::Arc};
 
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use parking_lot::Mutex;
+use tokio::sync::oneshot;
 
 use super::{
     h1::Connection,
     h2::{Session, Sessions},
+    reach::Dial,
     upstream::Server,
 };
 use crate::time::Millis;
 
+/// How long a dial that nobody waits for is kept for the next who needs it.
+const LEFT_FOR: Millis = 5_000;
+/// A connection that was used so lately is none too many: under load those that are idle at one
+/// moment are needed in the next.
+const LATELY: Millis = 5_000;
+
 #[derive(Debug, Default)]
-#[expect(clippy::vec_box, reason = "moved between pool and exchange by pointer")]
 pub(super) struct Pool {
-    idle: Mutex<HashMap<u64, Vec<Box<Connection>>, RandomState>>,
+    servers: Mutex<HashMap<u64, PerServer, RandomState>>,
     sessions: Mutex<HashMap<u64, (Arc<Server>, Sessions), RandomState>>,
+}
+
+/// What there is of one server's HTTP/1.1 connections. Where somebody waits nothing is idle.
+#[derive(Default)]
+#[expect(clippy::vec_box, reason = "moved between pool and exchange by pointer")]
+struct PerServer {
+    idle: Vec<Box<Connection>>,
+    /// Longest first; some may have gone.
+    waiting: VecDeque<oneshot::Sender<Box<Connection>>>,
+    /// Begun by requests that were given a connection before, and since when they are left.
+    dials: Vec<(Millis, Dial)>,
 }
 
 impl Pool {
     /// The connection used last that is still good; worse ones on the way are closed.
     pub(super) fn take(&self, server: &Server, now: Millis) -> Option<Box<Connection>> {
-        let mut idle = self.idle.lock();
-        let stack = idle.get_mut(&server.id)?;
-        while let Some(mut connection) = stack.pop() {
+        let mut servers = self.servers.lock();
+        let idle = &mut servers.get_mut(&server.id)?.idle;
+        while let Some(mut connection) = idle.pop() {
             if expired(&connection, now) {
                 // The ones below are older still.
-                stack.clear();
+                idle.clear();
                 return None;
             }
             if !connection.is_stale() {
@@ -39,13 +57,47 @@ impl Pool {
         None
     }
 
+    /// Hands the connection to who has waited longest, or keeps it.
     pub(super) fn put(&self, mut connection: Box<Connection>, now: Millis) {
-        connection.idle_since = now;
-        let mut idle = self.idle.lock();
-        let stack = idle.entry(connection.server.id).or_default();
-        if stack.len() < connection.server.transport.max_idle {
-            stack.push(connection);
+        if connection.server.transport.max_idle == 0 {
+            return;
         }
+        connection.idle_since = now;
+        let mut servers = self.servers.lock();
+        let of = servers.entry(connection.server.id).or_default();
+        while let Some(waiting) = of.waiting.pop_front() {
+            match waiting.send(connection) {
+                Ok(()) => return,
+                Err(refused) => connection = refused,
+            }
+        }
+        of.idle.push(connection);
+    }
+
+    /// Takes the last place among those who wait for a connection to be given back.
+    pub(super) fn wait(&self, server: &Server) -> oneshot::Receiver<Box<Connection>> {
+        let (give, given) = oneshot::channel();
+        let mut servers = self.servers.lock();
+        let waiting = &mut servers.entry(server.id).or_default().waiting;
+        while waiting.front().is_some_and(oneshot::Sender::is_closed) {
+            waiting.pop_front();
+        }
+        waiting.push_back(give);
+        given
+    }
+
+    /// Leaves a dial that is no longer needed to the next who does.
+    pub(super) fn leave(&self, server: &Server, dial: Dial, now: Millis) {
+        let mut servers = self.servers.lock();
+        let of = servers.entry(server.id).or_default();
+        of.dials.push((now, dial));
+    }
+
+    /// A dial that was left.
+    pub(super) fn left(&self, server: &Server) -> Option<Dial> {
+        let mut servers = self.servers.lock();
+        let (_, dial) = servers.get_mut(&server.id)?.dials.pop()?;
+        Some(dial)
     }
 
     pub(super) fn session(&self, server: &Server) -> Option<Session> {
@@ -71,11 +123,16 @@ impl Pool {
         )
     }
 
-    /// Closes what was idle for too long, or was closed by its server.
+    /// Closes what was idle or left for too long, or was closed by its server.
     pub(super) fn sweep(&self, now: Millis) {
-        self.idle.lock().retain(|_, stack| {
-            stack.retain_mut(|connection| !expired(connection, now) && !connection.is_stale());
-            !stack.is_empty()
+        self.servers.lock().retain(|_, of| {
+            let good = |it: &mut Box<Connection>| !expired(it, now) && !it.is_stale();
+            of.idle.retain_mut(good);
+            of.idle.drain(..of.surplus(now));
+            of.waiting.retain(|waiting| !waiting.is_closed());
+            of.dials
+                .retain(|(since, _)| now.saturating_sub(*since) < LEFT_FOR);
+            !(of.idle.is_empty() && of.waiting.is_empty() && of.dials.is_empty())
         });
         self.sessions
             .lock()
@@ -84,7 +141,7 @@ impl Pool {
 
     /// Lets go of everything; exchanges under way end by themselves.
     pub(super) fn clear(&self) {
-        self.idle.lock().clear();
+        self.servers.lock().clear();
         self.sessions.lock().clear();
     }
 }
@@ -92,4 +149,29 @@ impl Pool {
 fn expired(connection: &Connection, now: Millis) -> bool {
     let limit = connection.server.transport.idle_timeout.as_millis() as Millis;
     limit > 0 && now.saturating_sub(connection.idle_since) >= limit
+}
+
+impl PerServer {
+    /// How many of the oldest are more than `max_idle`, which is of those not used lately.
+    fn surplus(&self, now: Millis) -> usize {
+        let Some(newest) = self.idle.last() else {
+            return 0;
+        };
+        let limit = newest.server.transport.max_idle;
+        let over = self.idle.len().saturating_sub(limit);
+        let unused = self.idle[..over]
+            .iter()
+            .take_while(|it| now.saturating_sub(it.idle_since) >= LATELY);
+        unused.count()
+    }
+}
+
+impl fmt::Debug for PerServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PerServer")
+            .field("idle", &self.idle)
+            .field("waiting", &self.waiting.len())
+            .field("dials", &self.dials.len())
+            .finish()
+    }
 }

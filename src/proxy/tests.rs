@@ -27,6 +27,7 @@ use crate::{
 
 mod exchange;
 mod protocols;
+mod reach;
 mod sending;
 
 /// A server whose connections are handled by `handle`, told their number from 0 on.
