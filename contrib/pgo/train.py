@@ -247,7 +247,7 @@ def logs(directory, lines):
 def drive(ports, share):
     """Every kind of work, on sixteen connections at once. `share` scales the numbers of requests."""
     web, tls, auth = ports["web"], ports["tls"], ports["auth"]
-    kinds = [(pages, web, 1500, {})] * 8 + [(questions, auth, 2000, {})] * 6 + [(visits, web, 600, {})] * 4 + [
+    kinds = [(pages, web, 1500, {})] * 8 + [(questions, auth, 2000, {})] * 6 + [(visits, web, 2500, {})] * 4 + [
         (bodies, web, 80, {}), (bodies, web, 80, {}), (attacks, web, 120, {}), (pages, web, 1500, {"host": "loop.example"}),
         (bodies, web, 40, {"host": "loop.example"}), (pages, tls, 1000, {"tls": True}), (visits, tls, 150, {"tls": True})]
     with ThreadPoolExecutor(16) as pool:
@@ -288,7 +288,7 @@ def main():
         finally:
             child.send_signal(signal.SIGTERM)
             child.wait(60)
-        for form, log in logs(directory, int(60_000 * args.share) + 1):
+        for form, log in logs(directory, int(8_000 * args.share) + 1):
             subprocess.run([program, "replay", "--config", conf, "--format", form, log], cwd=directory, check=True,
                            stdout=subprocess.DEVNULL)
     if child.returncode != 0:
