@@ -29,6 +29,9 @@ const EARLY: u32 = 16;
 /// HTTP/2 is spoken.
 const H2: u32 = 32;
 
+/// A request, begun and being worked on.
+const ONE_MORE: u64 = 1 << 32 | 1;
+
 /// No request number.
 const NEVER: u32 = u32::MAX;
 
@@ -43,8 +46,8 @@ pub struct Link {
     /// Coarse milliseconds; 0 is none.
     deadline: AtomicU64,
     flags: AtomicU32,
-    /// Requests whose response has not been handed over whole.
-    active: AtomicU32,
+    /// Requests so far, in the upper half, and those whose response has not been handed over whole.
+    requests: AtomicU64,
     cancelled: AtomicU32,
     close_from: AtomicU32,
     refuse_from: AtomicU32,
@@ -118,7 +121,7 @@ impl Link {
             forwarded: [forwarded.clone(), forwarded.believed()],
             deadline: AtomicU64::new(0),
             flags: AtomicU32::new(0),
-            active: AtomicU32::new(0),
+            requests: AtomicU64::new(0),
             cancelled: AtomicU32::new(0),
             close_from: AtomicU32::new(NEVER),
             refuse_from: AtomicU32::new(NEVER),
@@ -154,13 +157,13 @@ impl Link {
 
     /// A request began.
     pub fn begin(&self) {
-        self.active.fetch_add(1, Relaxed);
+        self.requests.fetch_add(ONE_MORE, Relaxed);
         self.deadline.store(0, Relaxed);
     }
 
     /// Its response was handed over, or nobody wants it any more.
     pub fn finish(&self) {
-        let last = self.active.fetch_sub(1, Relaxed) == 1;
+        let last = self.requests.fetch_sub(1, Relaxed) as u32 == 1;
         if last && !self.tunnelled() {
             // hyper may wait for the next request without looking at the socket again.
             self.allow(self.timeouts.idle);
@@ -169,7 +172,12 @@ impl Link {
 
     /// Whether a request is being worked on.
     pub fn busy(&self) -> bool {
-        self.active.load(Relaxed) > 0
+        self.requests.load(Relaxed) as u32 > 0
+    }
+
+    /// Whether there were so many requests, and their responses were handed over whole.
+    pub fn answered(&self, requests: u32) -> bool {
+        self.requests.load(Relaxed) == u64::from(requests) << 32
     }
 
     /// A request was given up by the client before its response; answers how many were.

@@ -17,6 +17,7 @@ pub struct Scan {
     /// Number of the request whose head is read next or now.
     request: u32,
     found: Found,
+    last: Option<u32>,
 }
 
 /// What was noted, as numbers of requests.
@@ -65,6 +66,7 @@ struct Head {
     encoded: bool,
     bare_lf: bool,
     fragment: bool,
+    closes: bool,
 }
 
 impl Scan {
@@ -77,6 +79,11 @@ impl Scan {
     /// Everything noted so far.
     pub fn found(&self) -> Found {
         self.found
+    }
+
+    /// How many requests are answered, once one said `Connection: close`.
+    pub fn last(&self) -> Option<u32> {
+        self.last
     }
 
     /// Where the client is now.
@@ -148,6 +155,8 @@ impl Scan {
                 if let Some(value) = value_of(line, b"content-length") {
                     head.lengths += 1;
                     head.length = decimal(value);
+                } else if let Some(value) = value_of(line, b"connection") {
+                    head.closes |= value.trim_ascii().eq_ignore_ascii_case(b"close");
                 }
             }
             Some(b't') => head.encoded |= value_of(line, b"transfer-encoding").is_some(),
@@ -165,6 +174,9 @@ impl Scan {
         }
         if head.fragment {
             self.found.refuse.get_or_insert(number);
+        }
+        if head.closes {
+            self.last.get_or_insert(self.request);
         }
         self.state = if head.encoded {
             State::ChunkSize {
@@ -334,6 +346,24 @@ mod tests {
             None,
             Phase::Idle,
         );
+    }
+
+    #[test]
+    fn the_first_request_that_says_close_is_the_last() {
+        let get = |more: &str| format!("GET / HTTP/1.1\r\nHost: a\r\n{more}\r\n");
+        for (more, last) in [
+            ("", None),
+            ("Connection: keep-alive\r\n", None),
+            ("Connection: closed\r\n", None),
+            ("connection:close\r\n", Some(2)),
+            ("Connection: Close \r\n", Some(2)),
+        ] {
+            let mut scan = Scan::default();
+            scan.feed(get("").as_bytes());
+            scan.feed(get(more).as_bytes());
+            scan.feed(get(more).as_bytes());
+            assert_eq!(scan.last(), last, "{more}");
+        }
     }
 
     #[test]

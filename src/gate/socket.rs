@@ -6,12 +6,13 @@ use std::{
     os::unix::fs::FileTypeExt,
     path::{Path, PathBuf},
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
+use rustix::net::SendFlags;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncWrite, Interest, ReadBuf},
     net::{TcpListener, TcpStream, UnixListener, UnixStream},
 };
 use tokio_rustls::server::TlsStream;
@@ -181,6 +182,24 @@ impl Listener {
     }
 }
 
+/// Writes what the connection is closed after: it waits (200 ms at most) for the end of the stream,
+/// to go out in one segment with it.
+pub fn poll_write_last(
+    stream: &TcpStream,
+    cx: &mut Context<'_>,
+    bytes: &[u8],
+) -> Poll<io::Result<usize>> {
+    let flags = SendFlags::MORE | SendFlags::NOSIGNAL;
+    loop {
+        ready!(stream.poll_write_ready(cx))?;
+        let send = || Ok(rustix::net::send(stream, bytes, flags)?);
+        match stream.try_io(Interest::WRITABLE, send) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            sent => return Poll::Ready(sent),
+        }
+    }
+}
+
 impl Io {
     /// In the clear, where the socket's own state tells of the client's.
     pub fn tcp(&self) -> Option<&TcpStream> {
@@ -250,3 +269,30 @@ macro_rules! delegate {
 
 delegate!(Stream: Tcp, Unix);
 delegate!(Io: Plain, Tls);
+
+#[cfg(test)]
+mod tests {
+    use std::{future::poll_fn, time::Duration};
+
+    use tokio::io::AsyncReadExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_last_bytes_leave_with_the_end() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap())
+            .await
+            .unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        let sent = poll_fn(|cx| poll_write_last(&stream, cx, b"bye")).await;
+        assert_eq!(sent.unwrap(), 3);
+        let mut all = Vec::new();
+        let soon = Duration::from_millis(50);
+        let early = tokio::time::timeout(soon, client.read_buf(&mut all)).await;
+        assert!(early.is_err(), "went out by itself: {all:?}");
+        drop(stream);
+        client.read_to_end(&mut all).await.unwrap();
+        assert_eq!(all, b"bye");
+    }
+}

@@ -10,13 +10,16 @@ use std::{
 };
 
 use bytes::{Buf, BytesMut};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+};
 
 use super::{
     limits::Place,
     link::{Link, Registered},
     scan::{Phase, Scan},
-    socket::Io,
+    socket::{self, Io},
 };
 use crate::time::Millis;
 
@@ -244,6 +247,15 @@ impl Wire {
         Poll::Ready(Ok(()))
     }
 
+    /// Whether hyper writes the last it has, and closes next. A client that sent more than its last
+    /// request is reset by that: what is for it had better be sent before.
+    fn ends(&self, cx: &mut Context<'_>, stream: &TcpStream) -> bool {
+        let answered = |requests| self.link().answered(requests);
+        self.scan.last().is_some_and(answered)
+            && self.phase == Phase::Idle
+            && stream.poll_read_ready(cx).is_pending()
+    }
+
     /// A client that does not read is timed like one that does not send.
     fn after_write<R>(
         &mut self,
@@ -343,7 +355,10 @@ impl AsyncWrite for Wire {
                 gathered[end..end + slice.len()].copy_from_slice(slice);
                 end += slice.len();
             }
-            Pin::new(&mut this.io).poll_write(cx, &gathered[..end])
+            match this.io.tcp().filter(|stream| this.ends(cx, stream)) {
+                Some(stream) => socket::poll_write_last(stream, cx, &gathered[..end]),
+                None => Pin::new(&mut this.io).poll_write(cx, &gathered[..end]),
+            }
         } else {
             Pin::new(&mut this.io).poll_write_vectored(cx, slices)
         };

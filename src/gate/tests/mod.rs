@@ -1,6 +1,7 @@
 //! The gate from outside, in one process: raw bytes in, raw bytes out. Real peers (nginx, curl,
 //! h2load) are in `tests/it`.
 
+mod closing;
 mod drain;
 mod forward_auth;
 mod limits;
