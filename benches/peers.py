@@ -139,14 +139,15 @@ def write(done, idle, rounds, seconds, note):
 
 def main():
     args = argparse.ArgumentParser(description=__doc__)
-    args.add_argument("--quick", action="store_true", help="the first seven groups, 3 short rounds")
+    args.add_argument("--quick", action="store_true", help="the first seven groups, half the rounds")
     args.add_argument("--rounds", type=int)
     args.add_argument("--seconds", type=int)
     args.add_argument("--only", help="groups whose name contains this")
     args.add_argument("--without", default="", help="contenders to leave out, comma separated")
     args.add_argument("--dry", action="store_true", help="print, write nothing")
     args = args.parse_args()
-    rounds, seconds = args.rounds or (3 if args.quick else 5), args.seconds or (2 if args.quick else 3)
+    # Many short ones: what else the machine does changes from one second to the next.
+    rounds, seconds = args.rounds or (8 if args.quick else 15), args.seconds or 1
     process.need(nginx="nginx-light", haproxy="haproxy", caddy="caddy", wrk="wrk", h2load="nghttp2-client", openssl="openssl")
     process.raise_open_files()
     process.prefer()
