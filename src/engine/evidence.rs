@@ -147,6 +147,8 @@ impl Ring {
         }
     }
 
+    /// Inlined where a failure is counted; left to the compiler it depends on the rest of the crate.
+    #[inline]
     fn push(&self, trace: &Trace<'_>) {
         let mut record = [0; HEAD + MAX_METHOD + MAX_HOST + 2 * MAX_TEXT];
         let len = trace.write(&mut record);
