@@ -214,6 +214,7 @@ impl Ring {
 impl<'a> Trace<'a> {
     /// Length of record u16, time u64, jail u16, status u16, v6? u8, address 16, lengths of texts
     /// u8 u8 u16 u16, texts. Answers the length.
+    #[inline]
     fn write(&self, out: &mut [u8]) -> usize {
         let (six, address) = match self.client {
             IpAddr::V4(v4) => (0, u128::from(v4.to_bits())),
