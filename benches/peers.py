@@ -141,13 +141,12 @@ def main():
     args = argparse.ArgumentParser(description=__doc__)
     args.add_argument("--quick", action="store_true", help="the first seven groups, half the rounds")
     args.add_argument("--rounds", type=int)
-    args.add_argument("--seconds", type=int)
+    args.add_argument("--seconds", type=int, default=1, help="a round; many short ones, for the machine changes from one to the next")
     args.add_argument("--only", help="groups whose name contains this")
     args.add_argument("--without", default="", help="contenders to leave out, comma separated")
     args.add_argument("--dry", action="store_true", help="print, write nothing")
     args = args.parse_args()
-    # Many short ones: what else the machine does changes from one second to the next.
-    rounds, seconds = args.rounds or (8 if args.quick else 15), args.seconds or 1
+    rounds, seconds = args.rounds or (8 if args.quick else 15), args.seconds
     process.need(nginx="nginx-light", haproxy="haproxy", caddy="caddy", wrk="wrk", h2load="nghttp2-client", openssl="openssl")
     process.raise_open_files()
     process.prefer()

@@ -22,6 +22,13 @@ DECISIONS = 1_000_000
 
 MANY = "    http: { maxConnections: 0, maxConnectionsPerClient: 0 }\n    transport: { respondingTimeouts: { idleTimeout: 900s } }"
 
+# Keeps as many connections to the origin as nginx's keepalive does.
+SERVICES = """services:
+  app:
+    servers: [{{ url: "http://127.0.0.1:{upstream}" }}]
+    serversTransport: {{ maxIdleConnsPerHost: 512 }}
+"""
+
 BARE = """
 entryPoints:
   web:
@@ -32,11 +39,7 @@ entryPoints:
 routes:
   - service: app
     jails: []
-services:
-  app:
-    servers: [{{ url: "http://127.0.0.1:{upstream}" }}]
-    serversTransport: {{ maxIdleConnsPerHost: 512 }}  # as nginx's keepalive
-admin: {{ address: "127.0.0.1:{admin}" }}
+""" + SERVICES + """admin: {{ address: "127.0.0.1:{admin}" }}
 state: {{ path: "" }}
 log: {{ level: warn }}
 """
@@ -50,11 +53,7 @@ entryPoints:
 routes:
   - service: app
     jails: [web]
-services:
-  app:
-    servers: [{{ url: "http://127.0.0.1:{upstream}" }}]
-    serversTransport: {{ maxIdleConnsPerHost: 512 }}  # as nginx's keepalive
-forwardAuth:
+""" + SERVICES + """forwardAuth:
   address: "127.0.0.1:{auth}"
   trustedIPs: ["127.0.0.0/8"]
 {auth_tls}

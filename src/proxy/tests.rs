@@ -30,6 +30,8 @@ mod protocols;
 mod reach;
 mod sending;
 
+const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+
 /// A server whose connections are handled by `handle`, told their number from 0 on.
 pub(super) async fn raw<F, Fut>(handle: F) -> (SocketAddr, Arc<AtomicUsize>)
 where
@@ -101,11 +103,19 @@ pub(super) fn service(servers: Vec<config::Server>) -> config::Service {
     }
 }
 
+pub(super) fn one(scheme: Scheme, host: &str, port: u16) -> config::Service {
+    service(vec![server(scheme, host, port)])
+}
+
+pub(super) fn built(service: &config::Service) -> Arc<Upstream> {
+    Arc::new(Upstream::build(service, None).unwrap())
+}
+
 pub(super) fn upstream(addresses: &[SocketAddr]) -> Arc<Upstream> {
     let servers = addresses
         .iter()
         .map(|address| server(Scheme::Http, &address.ip().to_string(), address.port()));
-    Arc::new(Upstream::build(&service(servers.collect()), None).unwrap())
+    built(&service(servers.collect()))
 }
 
 pub(super) fn proxy() -> Proxy {

@@ -18,16 +18,6 @@ use tokio_rustls::TlsAcceptor;
 use super::*;
 use crate::proxy::{Routing, watch_health};
 
-const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
-
-fn one(scheme: Scheme, host: &str, port: u16) -> config::Service {
-    service(vec![server(scheme, host, port)])
-}
-
-fn built(service: &config::Service) -> Arc<Upstream> {
-    Arc::new(Upstream::build(service, None).unwrap())
-}
-
 /// Answers with what it was asked, the body and its trailers.
 async fn echo(request: Request<Incoming>) -> Result<Response<TrailedBody>, Infallible> {
     let mut response = Response::new(TrailedBody(None));

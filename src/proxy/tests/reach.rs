@@ -19,7 +19,7 @@ async fn crowded(proxy: &Proxy) -> (Arc<Upstream>, TcpListener, Vec<TcpStream>) 
     let first = async {
         let (mut stream, _) = listener.accept().await.unwrap();
         head(&mut stream).await;
-        stream.write_all(ANSWER).await.unwrap();
+        stream.write_all(OK).await.unwrap();
         stream
     };
     let (answer, mut stream) = tokio::join!(forward(proxy, &upstream, get("/first")), first);
@@ -31,7 +31,7 @@ async fn crowded(proxy: &Proxy) -> (Arc<Upstream>, TcpListener, Vec<TcpStream>) 
                 return;
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
-            stream.write_all(ANSWER).await.unwrap();
+            stream.write_all(OK).await.unwrap();
         }
     });
     let mut queue = Vec::new();
@@ -42,8 +42,6 @@ async fn crowded(proxy: &Proxy) -> (Arc<Upstream>, TcpListener, Vec<TcpStream>) 
     }
     (upstream, listener, queue)
 }
-
-const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 
 #[tokio::test]
 async fn who_waits_for_a_connection_is_given_the_next_in_the_order_of_coming() {
@@ -72,7 +70,7 @@ async fn who_waits_for_a_connection_is_given_the_next_in_the_order_of_coming() {
 #[tokio::test]
 async fn a_dial_left_by_one_request_is_gone_on_with_by_another() {
     let (elsewhere, _) = answering("HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nleft").await;
-    let (address, connections) = answering(ANSWER).await;
+    let (address, connections) = answering(OK).await;
     let (proxy, upstream) = (proxy(), upstream(&[address]));
     let dial = Box::pin(async move {
         let stream = TcpStream::connect(elsewhere).await.unwrap();
@@ -87,7 +85,7 @@ async fn a_dial_left_by_one_request_is_gone_on_with_by_another() {
 
 #[tokio::test]
 async fn a_failed_dial_that_was_left_is_nobodys_failure() {
-    let (address, _) = answering(ANSWER).await;
+    let (address, _) = answering(OK).await;
     let (proxy, upstream) = (proxy(), upstream(&[address]));
     let server = &upstream.servers[0];
     let refused = Error::NoServer {
@@ -101,10 +99,9 @@ async fn a_failed_dial_that_was_left_is_nobodys_failure() {
 
 /// A service whose `max_idle` is `kept`.
 fn keeping(kept: usize, address: SocketAddr) -> Arc<Upstream> {
-    let host = address.ip().to_string();
-    let mut service = service(vec![server(Scheme::Http, &host, address.port())]);
+    let mut service = one(Scheme::Http, &address.ip().to_string(), address.port());
     service.transport.max_idle = kept;
-    Arc::new(Upstream::build(&service, None).unwrap())
+    built(&service)
 }
 
 /// Three requests at once.
@@ -117,7 +114,7 @@ async fn burst(proxy: &Proxy, upstream: &Arc<Upstream>) {
 
 #[tokio::test]
 async fn connections_used_lately_are_none_too_many() {
-    let (address, connections) = answering(ANSWER).await;
+    let (address, connections) = answering(OK).await;
     let (proxy, upstream) = (proxy(), keeping(1, address));
     burst(&proxy, &upstream).await;
     proxy.0.pool.sweep(proxy.0.clock.now());
@@ -147,7 +144,7 @@ async fn a_dial_that_nobody_needs_is_given_up() {
 
 #[tokio::test]
 async fn where_none_is_to_be_kept_each_request_has_a_connection_of_its_own() {
-    let (address, connections) = answering(ANSWER).await;
+    let (address, connections) = answering(OK).await;
     let (proxy, upstream) = (proxy(), keeping(0, address));
     burst(&proxy, &upstream).await;
     burst(&proxy, &upstream).await;

@@ -206,7 +206,7 @@ async fn a_body_that_stops_times_out() {
     let server = server(Scheme::Http, "127.0.0.1", address.port());
     let mut service = service(vec![server]);
     service.transport.body_timeout = Duration::from_secs(90);
-    let upstream = Arc::new(Upstream::build(&service, None).unwrap());
+    let upstream = built(&service);
     let clock = Clock::start();
     let response = forward(&proxy(), &upstream, get("/")).await.unwrap();
     let error = response.into_body().collect().await.unwrap_err();
