@@ -6,7 +6,7 @@
 use std::{
     net::{IpAddr, SocketAddr},
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
     },
     task::Waker,
@@ -17,7 +17,11 @@ use http::{HeaderMap, StatusCode};
 use parking_lot::Mutex;
 
 use super::scan::Found;
-use crate::{config::ClientTimeouts, proxy::Forwarded, time::Millis};
+use crate::{
+    config::ClientTimeouts,
+    proxy::{Forwarded, Splice},
+    time::Millis,
+};
 
 const ENDED: u32 = 1;
 const DRAINING: u32 = 2;
@@ -54,6 +58,9 @@ pub struct Link {
     /// 1xx heads waiting to be written.
     early: Mutex<BytesMut>,
     waker: Mutex<Option<Waker>>,
+    /// The socket is TCP without TLS.
+    plain: bool,
+    splice: OnceLock<Arc<Splice>>,
 }
 
 /// [`ClientTimeouts`] in milliseconds, 0 for none.
@@ -127,12 +134,24 @@ impl Link {
             refuse_from: AtomicU32::new(NEVER),
             early: Mutex::default(),
             waker: Mutex::new(None),
+            plain: peer.is_some() && !tls,
+            splice: OnceLock::new(),
         })
     }
 
     /// What `X-Forwarded-*` are written from.
     pub fn forwarded(&self, trusted: bool) -> &Forwarded {
         &self.forwarded[usize::from(trusted)]
+    }
+
+    /// The way for long bodies past this process, if the client can be reached by one.
+    pub fn splice(&self) -> Option<Arc<Splice>> {
+        (self.plain && !self.h2()).then(|| self.splice.get_or_init(Arc::default).clone())
+    }
+
+    /// The same, if a body may have taken it.
+    pub fn spliced(&self) -> Option<&Splice> {
+        self.splice.get().map(Arc::as_ref)
     }
 
     /// From the first request on.

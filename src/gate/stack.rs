@@ -97,6 +97,6 @@ async fn serve(
         site.metrics.upstream_seconds.observe(took);
     }
     answer
-        .map(|response| response.map(Body::from))
+        .map(|response| response.map(|body| body.spliced(|| link.splice()).into()))
         .map_err(|error| Refusal::Upstream(Box::new(error)))
 }

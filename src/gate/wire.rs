@@ -21,7 +21,10 @@ use super::{
     scan::{Phase, Scan},
     socket::{self, Io},
 };
-use crate::time::Millis;
+use crate::{
+    proxy::{Splice, is_stand_in},
+    time::Millis,
+};
 
 /// A small answer's head and body go out as one piece: `send` is a little cheaper than `writev` and
 /// the copy is short.
@@ -256,6 +259,24 @@ impl Wire {
             && stream.poll_read_ready(cx).is_pending()
     }
 
+    /// Writes what comes before bytes that are spliced, or moves those; `None` when there are none.
+    fn poll_splice(
+        &mut self,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Option<Poll<io::Result<usize>>> {
+        let first = slices.iter().position(|slice| is_stand_in(slice))?;
+        Some(match (first, self.link().spliced(), self.io.tcp()) {
+            (0, Some(splice), Some(client)) => {
+                let stand_ins = slices.iter().take_while(|slice| is_stand_in(slice));
+                splice.poll_drain(cx, client, stand_ins.map(|slice| slice.len()).sum())
+            }
+            (0, ..) => Poll::Ready(Err(io::ErrorKind::Unsupported.into())),
+            // Not held back for what follows: a client that is awake by then costs less.
+            _ => Pin::new(&mut self.io).poll_write_vectored(cx, &slices[..first]),
+        })
+    }
+
     /// A client that does not read is timed like one that does not send.
     fn after_write<R>(
         &mut self,
@@ -348,7 +369,9 @@ impl AsyncWrite for Wire {
         let this = &mut *self;
         ready!(this.before_write(cx))?;
         let length: usize = slices.iter().map(|slice| slice.len()).sum();
-        let result = if length <= GATHERED {
+        let result = if let Some(result) = this.poll_splice(cx, slices) {
+            result
+        } else if length <= GATHERED {
             let mut gathered = [0; GATHERED];
             let mut end = 0;
             for slice in slices {
@@ -375,6 +398,7 @@ impl AsyncWrite for Wire {
             // hyper flushes only when it has written all it holds.
             this.boundary = true;
             this.link().at_boundary(true);
+            this.link().spliced().map_or(Ok(()), Splice::none_left)?;
         }
         ready!(this.poll_early(cx))?;
         this.poll_gone(cx)?;

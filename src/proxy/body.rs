@@ -3,6 +3,7 @@
 
 use std::{
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -10,7 +11,7 @@ use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use http_body_util::{BodyExt as _, combinators::UnsyncBoxBody};
 
-use super::{BoxError, Error, h1, h2};
+use super::{BoxError, Error, Splice, h1, h2};
 
 /// A response body. Dropping it early closes the server's connection (HTTP/1.1) or resets the
 /// stream (HTTP/2).
@@ -40,6 +41,16 @@ impl Body {
 
     pub(super) fn h2(body: h2::Streaming) -> Self {
         Self(Kind::H2(Box::new(body)))
+    }
+
+    /// Lets the bytes of a long body go to the client past this process, if `splice` has a way
+    /// there. What comes from the body then are stand-ins (see [`is_stand_in`](super::is_stand_in))
+    /// for as many bytes, which only that client's wire may write.
+    pub fn spliced(mut self, splice: impl FnOnce() -> Option<Arc<Splice>>) -> Self {
+        if let Kind::H1(body) = &mut self.0 {
+            body.splice(splice);
+        }
+        self
     }
 }
 

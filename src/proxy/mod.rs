@@ -14,6 +14,7 @@ pub use self::{
     error::{BoxError, Error, Phase},
     health::watch_health,
     routes::{BuildError, Routing, Target},
+    splice::{Splice, is_stand_in},
     upstream::Upstream,
 };
 use self::{
@@ -42,6 +43,7 @@ mod reach;
 mod routes;
 mod spare;
 mod spelt;
+mod splice;
 mod timer;
 mod tls;
 mod upgrade;

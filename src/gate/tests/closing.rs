@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::support::{Running, Service, empty, status};
+use super::support::{Running, Service, empty, shortest, status};
 use crate::time::{Clock, Millis};
 
 const LAST: &str = "GET /last HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
@@ -19,17 +19,6 @@ async fn gate(delay: Duration) -> Running {
          routes: [{{pathPrefix: /at-once, service: whoami@internal}}, {{service: app}}]\n",
         service.address
     ))
-}
-
-/// The shortest of three, so that a busy machine is not taken for a late answer. `once` answers
-/// when it had its answer.
-async fn shortest(clock: Clock, mut once: impl AsyncFnMut() -> Millis) -> Millis {
-    let mut best = Millis::MAX;
-    for _ in 0..3 {
-        let begun = clock.now();
-        best = best.min(once().await - begun);
-    }
-    best
 }
 
 #[tokio::test]

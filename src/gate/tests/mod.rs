@@ -5,6 +5,7 @@ mod closing;
 mod drain;
 mod forward_auth;
 mod limits;
+mod long;
 mod protocols;
 mod raw;
 mod smuggling;

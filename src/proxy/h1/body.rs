@@ -1,7 +1,11 @@
 //! A response body that is still coming, read as the client takes it. When the server answered
 //! before it had the whole request, the rest of that is sent from here.
 
-use std::task::{Context, Poll, ready};
+use std::{
+    io::ErrorKind,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
 
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
@@ -11,11 +15,16 @@ use super::{
     chunked::{Decoded, Decoder},
     send::{Sending, Waits},
 };
-use crate::proxy::{Error, Phase, Proxy, headers::clean_trailers, spare};
+use crate::proxy::{
+    Error, Phase, Proxy, Splice, dial::Stream, headers::clean_trailers, spare, splice::stand_in,
+};
 
 /// Smaller pieces are copied out, so that one that waits for a slow client does not hold a whole
 /// buffer.
 const COPIED: usize = 4 * 1024;
+
+/// Shorter bodies are not worth the pipe.
+const SPLICED: u64 = 64 * 1024;
 
 /// Reads one body; the connection goes back to the pool with its last byte, or is closed.
 #[derive(Debug)]
@@ -26,6 +35,8 @@ pub(in crate::proxy) struct Streaming {
     sending: Option<Sending>,
     /// It is a large buffer that is read into.
     large: bool,
+    /// The way past buffers, if there is one.
+    splice: Option<Arc<Splice>>,
     proxy: Proxy,
 }
 
@@ -55,7 +66,16 @@ impl Streaming {
             keep_alive,
             sending,
             large: false,
+            splice: None,
             proxy,
+        }
+    }
+
+    pub(in crate::proxy) fn splice(&mut self, splice: impl FnOnce() -> Option<Arc<Splice>>) {
+        let long = matches!(self.framing, Reading::Length(SPLICED..));
+        let tcp = |connection: &Connection| matches!(connection.stream, Stream::Tcp(_));
+        if long && self.connection.as_deref().is_some_and(tcp) {
+            self.splice = splice();
         }
     }
 
@@ -110,9 +130,42 @@ impl Streaming {
                 Ok(None) => self.give_back(),
                 Err(why) => return Poll::Ready(Some(Err(connection.bad_response(why)))),
             }
+            if let Some(data) = ready!(self.poll_splice(cx)) {
+                return Poll::Ready(Some(data.map(Frame::data)));
+            }
             if !ready!(self.poll_read(cx))? {
                 return Poll::Ready(None);
             }
+        }
+    }
+
+    /// The next bytes by the way past buffers; `None` when they have to be read.
+    fn poll_splice(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Error>>> {
+        let (Some(splice), Some(connection)) = (&self.splice, &mut self.connection) else {
+            return Poll::Ready(None);
+        };
+        let (Reading::Length(left), Stream::Tcp(stream)) = (&mut self.framing, &connection.stream)
+        else {
+            return Poll::Ready(None);
+        };
+        // How long a client may take is the gate's to say.
+        ready!(splice.poll_taken(cx));
+        match splice.poll_fill(cx, stream, *left) {
+            Poll::Ready(Ok(0)) => Poll::Ready(Some(Err(connection.reset(None)))),
+            Poll::Ready(Ok(bytes)) => {
+                *left -= bytes as u64;
+                connection.timer.clear();
+                if *left == 0 {
+                    self.finish();
+                }
+                Poll::Ready(Some(Ok(stand_in(bytes))))
+            }
+            Poll::Ready(Err(error)) if error.kind() == ErrorKind::Unsupported => {
+                self.splice = None;
+                Poll::Ready(None)
+            }
+            Poll::Ready(Err(error)) => Poll::Ready(Some(Err(connection.reset(Some(error))))),
+            Poll::Pending => self.poll_timeout(cx).map(|late| Some(Err(late))),
         }
     }
 
