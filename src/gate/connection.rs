@@ -39,6 +39,9 @@ const CANCELLED_MAX: u32 = 1000;
 /// HTTP/2 flow control, as Envoy's edge guide has it.
 const STREAM_WINDOW: u32 = 64 * 1024;
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// Bytes of a response that hyper takes before it writes, and what a client that reads no more keeps
+/// from being used for others.
+const BUFFERED: usize = 256 * 1024;
 /// hyper's own limit on header lines; another one costs it its array on the stack.
 const HYPER_HEADERS: usize = 100;
 
@@ -236,7 +239,7 @@ fn h1_builder(door: &Door, watched: bool) -> http1::Builder {
         // It also sees the client go, where it can.
         .half_close(watched)
         .max_header_size(door.limits.header_bytes)
-        .max_buf_size(door.limits.header_bytes.max(512 * 1024));
+        .max_buf_size(door.limits.header_bytes.max(BUFFERED));
     if door.limits.headers > HYPER_HEADERS {
         builder.max_headers(door.limits.headers);
     }
