@@ -21,10 +21,13 @@ fn numbered(length: usize) -> String {
     text
 }
 
+/// A gate that waits 600 ms for clients and for the service.
 fn gate(address: std::net::SocketAddr) -> Running {
     Running::start(&format!(
-        "entryPoints: {{web: {{address: '127.0.0.1:0'}}}}\n\
-         services: {{app: {{servers: [{{url: 'http://{address}'}}]}}}}\n\
+        "entryPoints: {{web: {{address: '127.0.0.1:0', transport: {{respondingTimeouts: \
+         {{readTimeout: 600ms}}}}}}}}\n\
+         services: {{app: {{servers: [{{url: 'http://{address}'}}], serversTransport: \
+         {{readTimeout: 600ms}}}}}}\n\
          routes: [{{service: app}}]\n"
     ))
 }
@@ -64,6 +67,19 @@ async fn pieces(length: usize, pieces: &'static [usize], apart: Duration) -> Run
     gate(address)
 }
 
+/// A client that has begun to take eight megabytes, and what it has of them.
+async fn slow(gate: &Running) -> (Client, String) {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    let mut client = Client(socket.connect(gate.address()).await.unwrap());
+    client
+        .send("GET /8000000 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        .await;
+    let mut first = [0; 1000];
+    client.0.read_exact(&mut first).await.unwrap();
+    (client, String::from_utf8_lossy(&first).into_owned())
+}
+
 /// The bodies of the responses a client was sent.
 fn bodies(mut all: &str) -> Vec<&str> {
     let mut bodies = Vec::new();
@@ -99,21 +115,26 @@ async fn they_come_whole_among_others_on_one_connection() {
 #[tokio::test]
 async fn a_slow_client_gets_them_whole_and_another_is_not_held_up() {
     let gate = sized().await;
-    let socket = TcpSocket::new_v4().unwrap();
-    socket.set_recv_buffer_size(4096).unwrap();
-    let mut slow = Client(socket.connect(gate.address()).await.unwrap());
-    slow.send("GET /8000000 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
-        .await;
-    let mut first = [0; 1000];
-    slow.0.read_exact(&mut first).await.unwrap();
+    let (mut slow, first) = slow(&gate).await;
     sleep(Duration::from_millis(50)).await;
     for _ in 0..4 {
         let mut other = gate.client().await;
         let answer = other.ask("GET /400000 HTTP/1.1\r\nHost: a\r\n\r\n").await;
         assert!(bodies(&answer) == [numbered(400_000)]);
     }
-    let all = String::from_utf8_lossy(&first).into_owned() + &slow.read_all().await;
+    let all = first + &slow.read_all().await;
     assert!(bodies(&all) == [numbered(8_000_000)]);
+}
+
+#[tokio::test]
+async fn a_client_that_takes_no_more_is_not_waited_for() {
+    let gate = sized().await;
+    let (mut slow, first) = slow(&gate).await;
+    sleep(Duration::from_secs(3)).await;
+    let all = first + &slow.read_all().await;
+    let (got, whole) = (bodies(&all)[0], numbered(8_000_000));
+    assert!(got.len() < whole.len(), "it was waited for");
+    assert!(whole.starts_with(got));
 }
 
 #[tokio::test]
@@ -123,6 +144,15 @@ async fn one_that_breaks_off_ends_where_it_broke_off() {
     client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
     let all = client.read_all().await;
     assert!(bodies(&all) == [&numbered(3_000_000)[..1_000_000]]);
+}
+
+#[tokio::test]
+async fn one_that_does_not_go_on_is_not_waited_for() {
+    let gate = pieces(3_000_000, &[700_000], Duration::from_secs(60)).await;
+    let mut client = gate.client().await;
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    let all = client.read_all().await;
+    assert!(bodies(&all) == [&numbered(3_000_000)[..700_000]]);
 }
 
 #[tokio::test]
