@@ -6,7 +6,10 @@ use std::{
     cell::RefCell,
     io,
     os::fd::OwnedFd,
-    sync::atomic::{AtomicUsize, Ordering::Relaxed},
+    sync::{
+        LazyLock,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     task::{Context, Poll, Waker, ready},
 };
 
@@ -15,19 +18,24 @@ use parking_lot::Mutex;
 use rustix::{
     io::{Errno, ioctl_fionread},
     pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice},
+    process::{Resource, getrlimit},
 };
 use tokio::{io::Interest, net::TcpStream};
 
 /// Bytes that a pipe holds.
 const ROOM: usize = 256 * 1024;
-/// Pipes that hold bytes for a client, at most: each takes two descriptors.
-const PIPES: usize = 512;
+/// Pipes at most, and in a hundred descriptors that may be open: each takes two, and clients that
+/// read slowly must not leave none to others.
+const PIPES: u64 = 512;
+const IN_A_HUNDRED: u64 = 6;
 /// Empty pipes a thread keeps.
 const KEPT: usize = 16;
 
 /// What hyper is given in place of the bytes. Nobody reads it.
 static STAND_IN: [u8; ROOM] = [0; ROOM];
 
+/// Pipes there may be.
+static MOST: LazyLock<usize> = LazyLock::new(|| most(getrlimit(Resource::Nofile).current));
 /// Pipes there are.
 static OPEN: AtomicUsize = AtomicUsize::new(0);
 
@@ -154,12 +162,16 @@ fn lost() -> io::Error {
     io::Error::other("a spliced body and its stand-ins do not agree")
 }
 
+fn most(descriptors: Option<u64>) -> usize {
+    descriptors.map_or(PIPES, |all| (all / 100 * IN_A_HUNDRED).min(PIPES)) as usize
+}
+
 impl Pipe {
     fn take() -> io::Result<Self> {
         if let Some(pipe) = EMPTY.with_borrow_mut(Vec::pop) {
             return Ok(pipe);
         }
-        if OPEN.fetch_add(1, Relaxed) >= PIPES {
+        if OPEN.fetch_add(1, Relaxed) >= *MOST {
             OPEN.fetch_sub(1, Relaxed);
             return Err(io::ErrorKind::Unsupported.into());
         }
@@ -237,11 +249,11 @@ mod tests {
         struct Full;
         impl Drop for Full {
             fn drop(&mut self) {
-                OPEN.fetch_sub(PIPES, Relaxed);
+                OPEN.fetch_sub(*MOST, Relaxed);
             }
         }
         EMPTY.with_borrow_mut(Vec::clear);
-        OPEN.fetch_add(PIPES, Relaxed);
+        OPEN.fetch_add(*MOST, Relaxed);
         Full
     }
 
@@ -310,6 +322,12 @@ mod tests {
         server.write_all(b"again").await.unwrap();
         let some = poll_fn(|cx| splice.poll_fill(cx, &from, 99)).await;
         assert_eq!(some.unwrap(), 5);
+    }
+
+    #[test]
+    fn most_descriptors_are_left_to_connections() {
+        assert_eq!(most(Some(1024)), 60);
+        assert_eq!((most(Some(65_536)), most(None)), (512, 512));
     }
 
     #[tokio::test]
