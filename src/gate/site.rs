@@ -1,7 +1,7 @@
 //! What requests are served under and a reload swaps whole: jails with their answers, routing,
 //! trusted peers, limits, certificates. It opens no socket and decides nothing.
 
-use std::{collections::HashMap, net::IpAddr, sync::Arc};
+use std::{collections::HashMap, net::IpAddr, ops::RangeInclusive, sync::Arc};
 
 use http::StatusCode;
 
@@ -79,6 +79,8 @@ pub struct Warden {
     pub block_log: Option<Arc<super::block_log::BlockLog>>,
     /// Its counters.
     pub metrics: Arc<JailMetrics>,
+    /// The statuses it counts. Asked before the engine is: nearly no answer has one of them.
+    statuses: Arc<[RangeInclusive<u16>]>,
 }
 
 /// The doors of a configuration: entry points in file order, then forwardAuth. Reads the
@@ -168,10 +170,24 @@ fn wardens(config: &Config, engine: &Engine, metrics: &Metrics) -> Wardens {
             }),
             block_log: jail.block_logs.then(Arc::default),
             metrics: metrics.jail(&name),
+            statuses: jail.spec.statuses.as_slice().into(),
         };
         Some((name, warden))
     };
     config.jails.iter().filter_map(warden).collect()
+}
+
+impl Warden {
+    /// Whether it may count an answer with this status.
+    pub fn counts(&self, status: StatusCode) -> bool {
+        let status = status.as_u16();
+        self.statuses.iter().any(|range| range.contains(&status))
+    }
+
+    /// Whether it counts answers at all, not requests.
+    pub fn counts_answers(&self) -> bool {
+        !self.statuses.is_empty()
+    }
 }
 
 impl std::fmt::Debug for Door {

@@ -71,10 +71,10 @@ where
                 clock,
             } => {
                 let answer = ready!(inner.poll(cx));
-                let (Some(watched), Some(status)) = (watched.take(), counted(&answer)) else {
+                let (Some(watched), Some(status)) = (&*watched, counted(&answer)) else {
                     return Poll::Ready(answer);
                 };
-                match observe(&watched, status, *clock) {
+                match observe(watched, status, *clock) {
                     // Dropping the answer drops its body, and with it the server's connection.
                     Some(refusal) => Poll::Ready(Err(refusal)),
                     None => Poll::Ready(answer),
@@ -102,8 +102,13 @@ fn counted(answer: &Result<Response<Body>, Refusal>) -> Option<StatusCode> {
 
 /// Every jail counts; the first that has banned answers in place of the service.
 fn observe(watched: &Watched, status: StatusCode, clock: Clock) -> Option<Refusal> {
-    let now = clock.now();
     let wardens = watched.site.wardens(watched.route);
+    // Nearly every answer is none that counts: then neither clock nor engine is asked.
+    let mut clients = watched.clients.each();
+    if !clients.any(|(index, _)| wardens[index].counts(status)) {
+        return None;
+    }
+    let now = clock.now();
     let mut refusal = None;
     for (index, client) in watched.clients.each() {
         let warden = &wardens[index];
