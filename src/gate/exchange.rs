@@ -10,13 +10,17 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderValue, header, request::Parts, uri::PathAndQuery};
+use http::{HeaderValue, Response, header, request::Parts, uri::PathAndQuery};
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Sleep, sleep};
 
-use super::{access_log::Record, client_ip::Client, link::Link, site::Site};
-use crate::{engine::Verdict, proxy, time::Millis};
+use super::{access_log::Record, client_ip::Client, link::Link, respond::Refusal, site::Site};
+use crate::{
+    engine::{self, Verdict},
+    proxy,
+    time::Millis,
+};
 
 /// A request with everything that is known of it.
 #[derive(Debug)]
@@ -49,7 +53,10 @@ pub struct Exchange {
     pub record: Option<Arc<Record>>,
 }
 
-/// What a request asks for, kept while its head is upstream.
+/// What came of an exchange, and the exchange: its head is as it was, for whoever counts the answer.
+pub type Served = (Result<Response<Body>, Refusal>, Box<Exchange>);
+
+/// What a request asks for, kept for longer than its head is.
 #[derive(Clone, Debug)]
 pub struct Asked {
     /// Method.
@@ -76,29 +83,25 @@ impl Exchange {
             .map_or("/", PathAndQuery::as_str)
     }
 
-    /// What is asked for, to be judged again when the answer is there.
+    /// As the engine wants it.
+    pub fn by(&self, client: IpAddr) -> engine::Request<'_> {
+        let agent = self.head.headers.get(header::USER_AGENT);
+        engine::Request {
+            client,
+            method: self.head.method.as_str().as_bytes(),
+            host: self.host(),
+            target: self.target().as_bytes(),
+            agent: agent.map_or(b"", HeaderValue::as_bytes),
+        }
+    }
+
+    /// What is asked for, to be told when the answer is gone.
     pub fn asked(&self) -> Asked {
         Asked {
             method: self.head.method.clone(),
             host: self.head.headers.get(header::HOST).cloned(),
             target: self.head.uri.path_and_query().cloned(),
             agent: self.head.headers.get(header::USER_AGENT).cloned(),
-        }
-    }
-}
-
-impl Asked {
-    /// As the engine wants it.
-    pub fn by(&self, client: IpAddr) -> crate::engine::Request<'_> {
-        crate::engine::Request {
-            client,
-            method: self.method.as_str().as_bytes(),
-            host: host_name(self.host.as_ref()),
-            target: self
-                .target
-                .as_ref()
-                .map_or(b"/", |target| target.as_str().as_bytes()),
-            agent: self.agent.as_ref().map_or(b"", HeaderValue::as_bytes),
         }
     }
 }

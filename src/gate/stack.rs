@@ -9,7 +9,7 @@ use super::{
     access_log::{Record, Recorded},
     admit::Admit,
     boxes::Boxes,
-    exchange::{Body, Exchange},
+    exchange::{Body, Exchange, Served},
     forward_auth,
     guard::GuardLayer,
     respond::{Refusal, Respond},
@@ -64,12 +64,13 @@ pub fn asked(
         .service(tower::service_fn(forward_auth::answer))
 }
 
-/// Innermost: what a judged request came for.
-async fn serve(
-    worker: Arc<Worker>,
-    mut exchange: Box<Exchange>,
-) -> Result<Response<Body>, Refusal> {
-    let exchange = &mut *exchange;
+/// Innermost: what a judged request came for. The exchange goes back to the guard, whole.
+async fn serve(worker: Arc<Worker>, mut exchange: Box<Exchange>) -> Result<Served, Infallible> {
+    let answer = answer(&worker, &mut exchange).await;
+    Ok((answer, exchange))
+}
+
+async fn answer(worker: &Worker, exchange: &mut Exchange) -> Result<Response<Body>, Refusal> {
     let site = &exchange.site;
     let upstream = match exchange.route.map(|route| site.routing.target(route)) {
         None => return Err(Refusal::NoRoute),

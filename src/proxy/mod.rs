@@ -14,6 +14,7 @@ pub use self::{
     error::{BoxError, Error, Phase},
     health::watch_health,
     routes::{BuildError, Routing, Target},
+    spare::keep_fields,
     splice::{Splice, is_stand_in},
     upstream::Upstream,
 };
@@ -141,7 +142,7 @@ impl Proxy {
     ///
     /// Its URI's path and query go upstream as they stand. The request body is not polled before
     /// the server can take it, so hyper's own `100 Continue` goes out at the right time. `now` is
-    /// when it came.
+    /// when it came. The head is left as it is; once done with, its headers are for [`keep_fields`].
     pub async fn forward<B>(
         &self,
         upstream: &Arc<Upstream>,
@@ -167,10 +168,7 @@ impl Proxy {
             sends: sends(parts, &body),
         };
         match self.run(upstream, &errand, body, now).await? {
-            Reply::H1(answer) => {
-                spare::keep_fields(std::mem::take(&mut parts.headers));
-                self.finish(answer, client, now)
-            }
+            Reply::H1(answer) => self.finish(answer, client, now),
             Reply::H2(response) => Ok(response.map(Body::h2)),
         }
     }

@@ -54,9 +54,9 @@ pub(super) fn fields() -> HeaderMap {
     fields.unwrap_or_default()
 }
 
-/// Of a request that was answered. hyper does the same the other way round, so that no map is made
-/// for a request or its response.
-pub(super) fn keep_fields(mut fields: HeaderMap) {
+/// Takes the header map of a request that was answered, for a response. hyper does the same the other
+/// way round, so that no map is made for a request or its response.
+pub fn keep_fields(mut fields: HeaderMap) {
     if (1..=FIELDS).contains(&fields.capacity()) {
         fields.clear();
         SPARE.with_borrow_mut(|spare| push(&mut spare.fields, fields));

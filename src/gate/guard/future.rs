@@ -1,6 +1,7 @@
 //! After the answer: its status is counted, and the answer that crosses a limit is replaced.
 
 use std::{
+    convert::Infallible,
     pin::Pin,
     task::{Context, Poll, ready},
 };
@@ -8,10 +9,14 @@ use std::{
 use http::{Response, StatusCode};
 use pin_project_lite::pin_project;
 
-use super::service::{Watched, deny};
+use super::service::{Clients, deny};
 use crate::{
     engine::Outcome,
-    gate::{exchange::Body, respond::Refusal},
+    gate::{
+        exchange::{Body, Exchange, Served},
+        respond::Refusal,
+    },
+    proxy,
     time::Clock,
 };
 
@@ -29,7 +34,7 @@ pin_project! {
     #[derive(Debug)]
     enum Stage<F> {
         Refused { refusal: Option<Refusal> },
-        Passing { #[pin] inner: F, watched: Option<Watched>, clock: Clock },
+        Passing { #[pin] inner: F, clients: Clients, clock: Clock },
     }
 }
 
@@ -42,11 +47,11 @@ impl<F> Guarding<F> {
         }
     }
 
-    pub(super) fn passing(inner: F, watched: Option<Watched>, clock: Clock) -> Self {
+    pub(super) fn passing(inner: F, clients: Clients, clock: Clock) -> Self {
         Self {
             stage: Stage::Passing {
                 inner,
-                watched,
+                clients,
                 clock,
             },
         }
@@ -55,7 +60,7 @@ impl<F> Guarding<F> {
 
 impl<F> Future for Guarding<F>
 where
-    F: Future<Output = Result<Response<Body>, Refusal>>,
+    F: Future<Output = Result<Served, Infallible>>,
 {
     type Output = Result<Response<Body>, Refusal>;
 
@@ -67,14 +72,14 @@ where
             }
             StageProjection::Passing {
                 inner,
-                watched,
+                clients,
                 clock,
             } => {
-                let answer = ready!(inner.poll(cx));
-                let (Some(watched), Some(status)) = (&*watched, counted(&answer)) else {
-                    return Poll::Ready(answer);
-                };
-                match observe(watched, status, *clock) {
+                let Ok((answer, mut exchange)) = ready!(inner.poll(cx));
+                let refusal =
+                    counted(&answer).and_then(|status| observe(&exchange, clients, status, *clock));
+                proxy::keep_fields(std::mem::take(&mut exchange.head.headers));
+                match refusal {
                     // Dropping the answer drops its body, and with it the server's connection.
                     Some(refusal) => Poll::Ready(Err(refusal)),
                     None => Poll::Ready(answer),
@@ -101,23 +106,24 @@ fn counted(answer: &Result<Response<Body>, Refusal>) -> Option<StatusCode> {
 }
 
 /// Every jail counts; the first that has banned answers in place of the service.
-fn observe(watched: &Watched, status: StatusCode, clock: Clock) -> Option<Refusal> {
-    let wardens = watched.site.wardens(watched.route);
+fn observe(
+    exchange: &Exchange,
+    clients: &Clients,
+    status: StatusCode,
+    clock: Clock,
+) -> Option<Refusal> {
+    let site = &exchange.site;
+    let wardens = site.wardens(exchange.route);
     // Nearly every answer is none that counts: then neither clock nor engine is asked.
-    let mut clients = watched.clients.each();
-    if !clients.any(|(index, _)| wardens[index].counts(status)) {
+    if !(clients.each()).any(|(index, _)| wardens[index].counts(status)) {
         return None;
     }
     let now = clock.now();
     let mut refusal = None;
-    for (index, client) in watched.clients.each() {
+    for (index, client) in clients.each() {
         let warden = &wardens[index];
-        let request = watched.asked.by(client);
-        match watched
-            .site
-            .engine
-            .observe(warden.id, &request, status.as_u16(), now)
-        {
+        let request = exchange.by(client);
+        match (site.engine).observe(warden.id, &request, status.as_u16(), now) {
             Outcome::Ignored => {}
             Outcome::Counted(_) => _ = warden.metrics.failures.inc(),
             Outcome::Simulated { begun, .. } => {
@@ -130,13 +136,8 @@ fn observe(watched: &Watched, status: StatusCode, clock: Clock) -> Option<Refusa
                     warden.metrics.failures.inc();
                 }
                 if refusal.is_none() {
-                    refusal = Some(deny(
-                        warden,
-                        denial,
-                        &request,
-                        now,
-                        watched.record.as_deref(),
-                    ));
+                    let record = exchange.record.as_deref();
+                    refusal = Some(deny(warden, denial, &request, now, record));
                 }
             }
         }

@@ -1,8 +1,8 @@
 //! Before the request is forwarded: who is it, and may it pass?
 
 use std::{
+    convert::Infallible,
     net::IpAddr,
-    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -13,10 +13,10 @@ use super::Guarding;
 use crate::{
     engine::{Denial, Request, Verdict},
     gate::{
-        exchange::{Asked, Body, Exchange},
+        exchange::{Body, Exchange, Served},
         identify,
         respond::{Denied, Refusal},
-        site::{Site, Warden},
+        site::Warden,
     },
     proxy::Target,
     telemetry::privacy::logged,
@@ -30,18 +30,7 @@ pub struct Guard<S> {
     clock: Clock,
 }
 
-/// A request that passed, and who counts what comes of it.
-#[derive(Debug)]
-pub struct Watched {
-    pub(super) site: Arc<Site>,
-    pub(super) route: Option<usize>,
-    pub(super) asked: Asked,
-    /// By index into the route's jails.
-    pub(super) clients: Clients,
-    pub(super) record: Option<Arc<crate::gate::access_log::Record>>,
-}
-
-/// Whom each jail counts, in the order of the jails. One jail is the rule and needs no memory.
+/// Whom each jail counts, by its place among the route's jails and in their order. One jail is the rule and needs no memory.
 #[derive(Debug, Default)]
 pub enum Clients {
     #[default]
@@ -80,42 +69,32 @@ impl<S> Guard<S> {
 
 impl<S> Service<Box<Exchange>> for Guard<S>
 where
-    S: Service<Box<Exchange>, Response = Response<Body>, Error = Refusal>,
+    S: Service<Box<Exchange>, Response = Served, Error = Infallible>,
 {
     type Response = Response<Body>;
     type Error = Refusal;
     type Future = Guarding<S::Future>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Refusal>> {
-        self.inner.poll_ready(cx)
+        self.inner.poll_ready(cx).map_err(|never| match never {})
     }
 
     fn call(&mut self, mut exchange: Box<Exchange>) -> Self::Future {
         let began = exchange.timed.then(|| self.clock.elapsed());
-        let asked = exchange.asked();
-        let judged = judge(&mut exchange, &asked);
+        let judged = judge(&mut exchange);
         if let Some(began) = began {
             let took = self.clock.seconds_since(began);
             exchange.site.metrics.decision_seconds.observe(took);
         }
         match judged {
             Err(refusal) => Guarding::refused(refusal),
-            Ok(clients) => {
-                let watched = (!matches!(clients, Clients::None)).then(|| Watched {
-                    site: exchange.site.clone(),
-                    route: exchange.route,
-                    asked,
-                    clients,
-                    record: exchange.record.clone(),
-                });
-                Guarding::passing(self.inner.call(exchange), watched, self.clock)
-            }
+            Ok(clients) => Guarding::passing(self.inner.call(exchange), clients, self.clock),
         }
     }
 }
 
 /// Asks every jail in order; answers whom each will count.
-fn judge(exchange: &mut Exchange, asked: &Asked) -> Result<Clients, Refusal> {
+fn judge(exchange: &mut Exchange) -> Result<Clients, Refusal> {
     let site = &exchange.site;
     let explained = exchange
         .route
@@ -125,7 +104,7 @@ fn judge(exchange: &mut Exchange, asked: &Asked) -> Result<Clients, Refusal> {
     let mut verdicts = Vec::new();
     for (index, warden) in site.wardens(exchange.route).iter().enumerate() {
         let client = identify::client(exchange, warden)?;
-        let request = asked.by(client.addr);
+        let request = exchange.by(client.addr);
         let verdict = site.engine.check(warden.id, &request, exchange.now);
         warden.metrics.judged(&verdict);
         match &verdict {

@@ -14,7 +14,7 @@ use tower::{Layer, Service};
 use super::GuardLayer;
 use crate::{
     gate::{
-        exchange::{Body, Exchange, RequestBody},
+        exchange::{Body, Exchange, RequestBody, Served},
         link::{Link, Timeouts},
         respond::Refusal,
         site::Site,
@@ -86,11 +86,11 @@ impl Bench {
 
     async fn call(&self, exchange: Box<Exchange>, status: u16) -> u16 {
         let forwarded = self.forwarded.clone();
-        let service = tower::service_fn(move |_: Box<Exchange>| {
+        let service = tower::service_fn(move |exchange: Box<Exchange>| {
             forwarded.fetch_add(1, Relaxed);
             let mut response = Response::new(Body::empty());
             *response.status_mut() = status.try_into().unwrap();
-            std::future::ready(Ok::<_, Refusal>(response))
+            std::future::ready(Ok::<Served, Infallible>((Ok(response), exchange)))
         });
         let mut guard = GuardLayer { clock: self.clock }.layer(service);
         let answer: Result<Response<Body>, Infallible> = match guard.call(exchange).await {
@@ -218,8 +218,9 @@ async fn a_refusal_of_ours_is_not_counted_but_a_missing_route_is() {
         (Refusal::NoRoute, 403),
     ] {
         let mut refusal = Some(refusal);
-        let service = tower::service_fn(move |_: Box<Exchange>| {
-            std::future::ready(Err::<Response<Body>, _>(refusal.take().unwrap()))
+        let service = tower::service_fn(move |exchange: Box<Exchange>| {
+            let answer = Err(refusal.take().unwrap());
+            std::future::ready(Ok::<Served, Infallible>((answer, exchange)))
         });
         let mut guard = GuardLayer { clock: bench.clock }.layer(service);
         let mut exchange = bench.exchange(Method::GET, "192.0.2.1", "/");
