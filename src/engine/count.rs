@@ -46,7 +46,7 @@ impl Engine {
             return Outcome::Ignored;
         };
         let addr = client::canonical(request.client);
-        match self.ruling(&policy, jail, addr, request.target, &mut |_, _| {}) {
+        match self.ruling(&policy, jail, addr, request, &mut |_, _| {}) {
             Ruling::Exempt(_) => Outcome::Ignored,
             Ruling::Denylist => jail.replace(denylisted(jail), false),
             Ruling::Block(pattern) => {
@@ -66,7 +66,7 @@ impl Engine {
             return false;
         };
         let addr = client::canonical(request.client);
-        match self.ruling(&policy, jail, addr, request.target, &mut |_, _| {}) {
+        match self.ruling(&policy, jail, addr, request, &mut |_, _| {}) {
             Ruling::Exempt(_) | Ruling::Denylist => false,
             Ruling::Block(pattern) => {
                 self.ban_by_rule(jail, addr, request, pattern, 0, at);

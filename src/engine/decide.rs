@@ -89,7 +89,7 @@ impl Engine {
         // Lists and rules take as long as memory does.
         jail.scope.prefetch(addr);
         policy.everywhere.prefetch(addr);
-        match self.ruling(policy, jail, addr, request.target, say) {
+        match self.ruling(policy, jail, addr, request, say) {
             Ruling::Exempt(why) => Course::Exempt(why),
             Ruling::Denylist => Course::Deny(jail, denylisted(jail)),
             Ruling::Block(pattern) => Course::Block(jail, pattern),
@@ -108,7 +108,7 @@ impl Engine {
         policy: &Policy,
         jail: &Jail,
         addr: IpAddr,
-        target: &[u8],
+        request: &Request<'_>,
         say: &mut impl FnMut(Question, bool),
     ) -> Ruling {
         let mut ask = |question, hit| {
@@ -126,7 +126,7 @@ impl Engine {
         {
             return Ruling::Exempt(Exempt::Allowlist);
         }
-        let hit = jail.spec.urls.judge(target);
+        let hit = (jail.spec.urls).judge_seen(request.target, request.plain);
         let rule = hit.as_ref().map(|hit| (hit.mode, hit.index));
         say(Question::Rules(rule), rule.is_some());
         match hit {

@@ -66,6 +66,8 @@ pub struct Request<'a> {
     pub target: &'a [u8],
     /// `User-Agent` as sent; empty when unknown. Evidence for people, nothing is decided by it.
     pub agent: &'a [u8],
+    /// Whether somebody found `target` plain ([`urls::is_plain`]); false when nobody looked.
+    pub plain: bool,
 }
 
 /// May this request pass?

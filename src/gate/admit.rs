@@ -17,7 +17,7 @@ use super::{
     respond::Refusal,
     strict,
 };
-use crate::engine::urls::canonical;
+use crate::engine::urls::{canonical, is_plain};
 
 /// Admits requests.
 #[derive(Clone, Copy, Debug)]
@@ -78,11 +78,14 @@ impl<S> Admission<S> {
         }
         identify::demand(exchange)?;
         // The canonical path finds the route, so that no spelling leads around a route's jails.
-        let canonical = canonical(exchange.target().as_bytes());
-        let path = canonical
-            .split(|byte| *byte == b'?')
-            .next()
-            .unwrap_or_default();
+        let target = exchange.target().as_bytes();
+        let plain = is_plain(target);
+        let canonical = match plain {
+            true => Cow::Borrowed(target),
+            false => canonical(target),
+        };
+        let end = memchr::memchr(b'?', &canonical).unwrap_or(canonical.len());
+        let path = &canonical[..end];
         let route = site
             .routing
             .find(exchange.host(), path)
@@ -91,7 +94,7 @@ impl<S> Admission<S> {
             exchange.head.uri = Uri::try_from(target)
                 .map_err(|_| Refusal::Malformed("a target that is not a path"))?;
         }
-        exchange.route = route;
+        (exchange.route, exchange.plain) = (route, plain);
         Ok(())
     }
 }

@@ -329,6 +329,7 @@ impl<S: Stack> hyper::service::Service<Request<Incoming>> for Requests<S> {
             now: front.worker.clock.now(),
             trusted: false,
             route: None,
+            plain: false,
             client: None,
             verdicts: Vec::new(),
             record: None,

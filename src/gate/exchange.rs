@@ -43,6 +43,8 @@ pub struct Exchange {
     pub now: Millis,
     /// Whether the peer's forwarding headers are believed.
     pub trusted: bool,
+    /// Whether admission found the target plain ([`crate::engine::urls::is_plain`]).
+    pub plain: bool,
     /// The route found; `None` is no route.
     pub route: Option<usize>,
     /// The client as the first jail established it.
@@ -92,6 +94,7 @@ impl Exchange {
             host: self.host(),
             target: self.target().as_bytes(),
             agent: agent.map_or(b"", HeaderValue::as_bytes),
+            plain: self.plain,
         }
     }
 

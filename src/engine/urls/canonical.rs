@@ -34,7 +34,7 @@ pub(super) fn split(target: &[u8]) -> (&[u8], &[u8]) {
 /// Whether a target begins with `/` and there is nothing in it to look closer at: no escape, no
 /// `;`, no empty or dotted segment, nothing unusual. Most are so, and this tells it of sixteen bytes
 /// at once; what is not plain may still be canonical.
-pub(super) fn is_plain(target: &[u8]) -> bool {
+pub fn is_plain(target: &[u8]) -> bool {
     let (mut rest, mut odd) = (target, 0);
     // Each byte, and the one behind it for what the two of them are.
     while let Some(several) = rest.first_chunk::<{ AT_ONCE + 1 }>() {

@@ -11,7 +11,7 @@ use std::{borrow::Cow, collections::BTreeSet, sync::Arc};
 
 use regex_syntax::hir::{Class, Hir, HirKind, Look};
 
-pub use canonical::canonical;
+pub use canonical::{canonical, is_plain};
 pub use dialect::from_go;
 use grams::Grams;
 use matcher::Matcher;
@@ -128,6 +128,13 @@ impl UrlRules {
     /// `;`: otherwise `/login?x=/yes` would pass uncounted.
     #[inline]
     pub fn judge(&self, raw_target: &[u8]) -> Option<Match> {
+        self.judge_seen(raw_target, false)
+    }
+
+    /// The same of a target that somebody found plain, or did not look at.
+    #[inline]
+    pub(super) fn judge_seen(&self, raw_target: &[u8], plain: bool) -> Option<Match> {
+        debug_assert!(!plain || is_plain(raw_target), "a target that is not plain");
         if self.rules.is_empty() {
             return None;
         }
@@ -135,10 +142,7 @@ impl UrlRules {
             mode,
             index: number as usize,
         };
-        let (named, plain) = (
-            self.has_literal(raw_target),
-            canonical::is_plain(raw_target),
-        );
+        let (named, plain) = (self.has_literal(raw_target), plain || is_plain(raw_target));
         if !self.block.is_empty()
             && let Some(number) = self.blocked(raw_target, named, plain)
         {

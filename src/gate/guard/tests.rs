@@ -72,6 +72,7 @@ impl Bench {
             now: self.clock.now(),
             trusted: true,
             route: Some(0),
+            plain: false,
             client: None,
             verdicts: Vec::new(),
             record: None,
