@@ -359,6 +359,7 @@ fn request(client: IpAddr) -> Request<'static> {
         host: b"app.example.com",
         target: b"/index.html",
         agent: b"curl/8.0",
+        headers: None,
         plain: false,
     }
 }

@@ -362,6 +362,7 @@ fn request(client: IpAddr, target: &[u8]) -> Request<'_> {
         host: b"app.example.com",
         target,
         agent: b"curl/8.0",
+        headers: None,
         plain: false,
     }
 }

@@ -123,6 +123,7 @@ async fn size(path: &Path, bans: u32) -> anyhow::Result<()> {
             host: b"",
             target: b"/",
             agent: b"",
+            headers: None,
             plain: false,
         };
         engine.observe(jail, &request, 401, clock.now());

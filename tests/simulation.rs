@@ -392,6 +392,7 @@ fn request(client: IpAddr, target: &str) -> Request<'_> {
         host: b"",
         target: target.as_bytes(),
         agent: b"",
+        headers: None,
         plain: false,
     }
 }

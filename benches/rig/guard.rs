@@ -47,6 +47,7 @@ fn request(n: u32) -> Request<'static> {
         host: b"bench.example",
         target: b"/app/articles/2026/on-proxies?page=2&sort=date",
         agent: b"curl/8.0",
+        headers: None,
         plain: false,
     }
 }

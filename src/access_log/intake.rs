@@ -158,6 +158,7 @@ impl Intake {
             host: &event.host,
             target: &event.target,
             agent: &event.agent,
+            headers: None,
             plain: false,
         };
         self.judge(&request, event.status, at);

@@ -9,6 +9,10 @@ use std::{
 };
 
 use crossbeam_utils::CachePadded;
+use http::{
+    HeaderValue,
+    header::{HOST, USER_AGENT},
+};
 use ipnet::IpNet;
 use parking_lot::Mutex;
 
@@ -112,15 +116,16 @@ impl Engine {
     ) {
         let target = request.target;
         let path = memchr::memchr2(b'?', b'#', target).map_or(target, |end| &target[..end]);
+        let (host, agent) = request.told();
         self.evidence.push(&Trace {
             at,
             client: addr,
             jail,
             status,
             method: request.method,
-            host: request.host,
+            host,
             path,
-            agent: request.agent,
+            agent,
         });
     }
 
@@ -136,6 +141,26 @@ impl Engine {
             agent: text(trace.agent),
             status: trace.status,
         }
+    }
+}
+
+impl<'a> Request<'a> {
+    /// Host and `User-Agent`, looked up if nobody has.
+    fn told(&self) -> (&'a [u8], &'a [u8]) {
+        let Some(headers) = self.headers else {
+            return (self.host, self.agent);
+        };
+        let value = |name| headers.get(name).map_or(&b""[..], HeaderValue::as_bytes);
+        (host_name(value(HOST)), value(USER_AGENT))
+    }
+}
+
+/// A `Host` without its port.
+pub fn host_name(host: &[u8]) -> &[u8] {
+    match memchr::memrchr(b':', host) {
+        // A colon inside brackets belongs to an IPv6 address.
+        Some(at) if !host[at..].contains(&b']') => &host[..at],
+        _ => host,
     }
 }
 
@@ -286,6 +311,19 @@ fn records(mut bytes: &[u8]) -> impl Iterator<Item = (&[u8], Trace<'_>)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_port_is_no_part_of_the_host() {
+        for (host, name) in [
+            ("a.example:8080", "a.example"),
+            ("a.example", "a.example"),
+            ("[::1]:80", "[::1]"),
+            ("[::1]", "[::1]"),
+        ] {
+            assert_eq!(host_name(host.as_bytes()), name.as_bytes());
+        }
+        assert_eq!(host_name(b""), b"");
+    }
 
     fn trace<'a>(client: &str, at: Millis, path: &'a [u8], agent: &'a [u8]) -> Trace<'a> {
         Trace {

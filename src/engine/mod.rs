@@ -66,6 +66,9 @@ pub struct Request<'a> {
     pub target: &'a [u8],
     /// `User-Agent` as sent; empty when unknown. Evidence for people, nothing is decided by it.
     pub agent: &'a [u8],
+    /// Where `Host` and `User-Agent` stand, when they were not looked up for the two above: they are
+    /// evidence, and of most requests none is kept.
+    pub headers: Option<&'a http::HeaderMap>,
     /// Whether somebody found `target` plain ([`urls::is_plain`]); false when nobody looked.
     pub plain: bool,
 }

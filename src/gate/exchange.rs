@@ -17,7 +17,7 @@ use tokio::time::{Sleep, sleep};
 
 use super::{access_log::Record, client_ip::Client, link::Link, respond::Refusal, site::Site};
 use crate::{
-    engine::{self, Verdict},
+    engine::{self, Verdict, evidence::host_name},
     proxy,
     time::Millis,
 };
@@ -74,7 +74,8 @@ pub struct Asked {
 impl Exchange {
     /// `Host` as sent, empty when there is none.
     pub fn host(&self) -> &[u8] {
-        host_name(self.head.headers.get(header::HOST))
+        let host = self.head.headers.get(header::HOST);
+        host_name(host.map_or(b"", HeaderValue::as_bytes))
     }
 
     /// Origin-form target as sent.
@@ -87,13 +88,13 @@ impl Exchange {
 
     /// As the engine wants it.
     pub fn by(&self, client: IpAddr) -> engine::Request<'_> {
-        let agent = self.head.headers.get(header::USER_AGENT);
         engine::Request {
             client,
             method: self.head.method.as_str().as_bytes(),
-            host: self.host(),
+            host: b"",
             target: self.target().as_bytes(),
-            agent: agent.map_or(b"", HeaderValue::as_bytes),
+            agent: b"",
+            headers: Some(&self.head.headers),
             plain: self.plain,
         }
     }
@@ -106,16 +107,6 @@ impl Exchange {
             target: self.head.uri.path_and_query().cloned(),
             agent: self.head.headers.get(header::USER_AGENT).cloned(),
         }
-    }
-}
-
-/// A `Host` without its port.
-fn host_name(host: Option<&HeaderValue>) -> &[u8] {
-    let host = host.map_or(&b""[..], HeaderValue::as_bytes);
-    match memchr::memrchr(b':', host) {
-        // A colon inside brackets belongs to an IPv6 address.
-        Some(at) if !host[at..].contains(&b']') => &host[..at],
-        _ => host,
     }
 }
 
@@ -338,24 +329,5 @@ impl http_body::Body for Body {
             Kind::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Kind::Upstream(body) => body.size_hint(),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_port_is_no_part_of_the_host() {
-        for (host, name) in [
-            ("a.example:8080", "a.example"),
-            ("a.example", "a.example"),
-            ("[::1]:80", "[::1]"),
-            ("[::1]", "[::1]"),
-        ] {
-            let value = HeaderValue::from_static(host);
-            assert_eq!(host_name(Some(&value)), name.as_bytes());
-        }
-        assert_eq!(host_name(None), b"");
     }
 }

@@ -164,6 +164,7 @@ fn request(client: &str) -> Request<'_> {
         host: b"app.example.com",
         target: b"/login?user=root",
         agent: b"",
+        headers: None,
         plain: false,
     }
 }

@@ -101,6 +101,7 @@ impl Bench {
             host: b"",
             target: b"/other",
             agent: b"",
+            headers: None,
             plain: false,
         };
         let jail = self.shared.engine.jail("web").unwrap();

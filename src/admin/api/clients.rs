@@ -255,6 +255,7 @@ fn judged(shared: &Shared, approach: &Approach, arrived: &Arrived, now: Millis) 
         host: approach.host.as_bytes(),
         target: approach.target.as_deref().unwrap_or("/").as_bytes(),
         agent: b"",
+        headers: None,
         plain: false,
     };
     let told = shared.engine.explain(id, &request, now);

@@ -141,6 +141,7 @@ impl Tally {
             host: &event.host,
             target: &event.target,
             agent: &event.agent,
+            headers: None,
             plain: false,
         };
         for index in 0..self.jails.len() {

@@ -78,6 +78,7 @@ fn request<'a>(client: &str, method: &'a str, target: &'a str) -> Request<'a> {
         host: b"app.example.com",
         target: target.as_bytes(),
         agent: b"",
+        headers: None,
         plain: false,
     }
 }

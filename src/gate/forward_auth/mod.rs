@@ -110,6 +110,7 @@ fn decide(
         host: asked.host.as_bytes(),
         target: asked.target.as_bytes(),
         agent: asked.agent,
+        headers: None,
         plain: false,
     };
     let verdict = site.engine.check(warden.id, &request, exchange.now);
