@@ -20,8 +20,10 @@ pub(super) struct Grams {
     starts: Box<[u32]>,
     keys: Box<[Key]>,
     literals: Box<[Box<[u8]>]>,
-    /// At the very beginning only, and then how many positions a gram may begin at.
-    anchored: Option<usize>,
+    /// So many of the first occur at the very beginning only.
+    anchored: usize,
+    /// How many positions a gram may begin at, when all are anchored.
+    positions: Option<usize>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -33,8 +35,11 @@ struct Key {
 }
 
 impl Grams {
-    /// Literals of at least [`GRAM`] bytes, in lower case; nothing for none.
-    pub(super) fn build(literals: Vec<Vec<u8>>, anchored: bool) -> Option<Self> {
+    /// Literals of at least [`GRAM`] bytes, in lower case, that occur at the very beginning, and
+    /// behind them those that occur anywhere; nothing for none.
+    pub(super) fn build(beginning: Vec<Vec<u8>>, anywhere: Vec<Vec<u8>>) -> Option<Self> {
+        let (anchored, all_anchored) = (beginning.len(), anywhere.is_empty());
+        let literals = [beginning, anywhere].concat();
         if literals.is_empty() {
             return None;
         }
@@ -42,7 +47,7 @@ impl Grams {
         let mut keys: Vec<Key> = (0..)
             .zip(&literals)
             .map(|(literal, text)| {
-                let near = if anchored { NEAR } else { usize::MAX };
+                let near = if all_anchored { NEAR } else { usize::MAX };
                 let grams = text.windows(GRAM).map(fold).zip(0..).take(near);
                 // the gram that the fewest share
                 let rarest = grams.min_by_key(|(gram, _)| users.get(gram).copied().unwrap_or(0));
@@ -71,7 +76,8 @@ impl Grams {
         Some(Self {
             words: words.into(),
             starts: starts.into(),
-            anchored: anchored.then(|| last.map_or(0, |last| last + 1)),
+            anchored,
+            positions: all_anchored.then(|| last.map_or(0, |last| last + 1)),
             keys: keys.into(),
             literals: literals.into_iter().map(Vec::into_boxed_slice).collect(),
         })
@@ -90,7 +96,7 @@ impl Grams {
         subject: &[u8],
         mut found: impl FnMut(usize, Range<usize>) -> bool,
     ) -> bool {
-        let end = match self.anchored {
+        let end = match self.positions {
             Some(positions) => subject.len().min(positions + GRAM - 1),
             None => subject.len(),
         };
@@ -147,7 +153,7 @@ impl Grams {
                 return false;
             };
             let range = start..start + literal.len();
-            (start == 0 || self.anchored.is_none())
+            (start == 0 || number >= self.anchored)
                 && (subject.get(range.clone()))
                     .is_some_and(|here| here.eq_ignore_ascii_case(literal))
                 && found(number, range)
@@ -188,7 +194,11 @@ mod tests {
     #[track_caller]
     fn check(literals: &[&str], anchored: bool, subject: &str, expected: &[(usize, usize)]) {
         let texts = literals.iter().map(|text| text.as_bytes().to_vec());
-        let grams = Grams::build(texts.collect(), anchored).unwrap();
+        let (beginning, anywhere) = match anchored {
+            true => (texts.collect(), Vec::new()),
+            false => (Vec::new(), texts.collect()),
+        };
+        let grams = Grams::build(beginning, anywhere).unwrap();
         let mut all = Vec::new();
         let stopped = grams.any(subject.as_bytes(), |number, range| {
             all.push((number, range.start));
@@ -229,10 +239,30 @@ mod tests {
     }
 
     #[test]
+    fn both_kinds_are_found_in_one_pass() {
+        let texts = |texts: &[&str]| texts.iter().map(|text| text.as_bytes().to_vec()).collect();
+        let grams =
+            Grams::build(texts(&["/old/secret-place", "/api"]), texts(&["/api/v1"])).unwrap();
+        let found = |subject: &[u8]| {
+            let mut all = Vec::new();
+            grams.any(subject, |number, range| {
+                all.push((number, range.start));
+                false
+            });
+            all.sort_unstable();
+            all
+        };
+        assert_eq!(found(b"/api/v1/api"), [(1, 0), (2, 0)]);
+        assert_eq!(found(b"/x/api/v1"), [(2, 2)]);
+        assert_eq!(found(b"/old/secret-place"), [(0, 0)]);
+        assert_eq!(found(b"/x/old/secret-place/api"), []);
+    }
+
+    #[test]
     fn many_that_share_grams_are_told_apart() {
         let literals: Vec<String> = (0..3_000).map(|n| format!("/scan{n}/")).collect();
         let texts = literals.iter().map(|text| text.as_bytes().to_vec());
-        let grams = Grams::build(texts.collect(), false).unwrap();
+        let grams = Grams::build(Vec::new(), texts.collect()).unwrap();
         for (number, literal) in literals.iter().enumerate() {
             let subject = format!("/a{literal}b");
             assert!(grams.any(subject.as_bytes(), |found, _| found == number));

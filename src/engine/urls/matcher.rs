@@ -211,7 +211,10 @@ impl Filtered {
             })
             .collect();
         Ok(Some(Self {
-            long: Grams::build(long, anchored.is_anchored()),
+            long: match anchored.is_anchored() {
+                true => Grams::build(long, Vec::new()),
+                false => Grams::build(Vec::new(), long),
+            },
             short: automaton(&short, anchored)?,
             anchored,
             behind: behind?,

@@ -22,7 +22,7 @@ pub struct UrlRules {
     rules: Box<[(Arc<str>, Mode)]>,
     /// Every literal without which some rule does not match, those at the beginning and those
     /// anywhere: most targets have none of them.
-    literals: [Option<Grams>; 2],
+    literals: Option<Grams>,
     block: Matcher,
     allow: Matcher,
     loose_allows: Box<[usize]>,
@@ -101,13 +101,13 @@ impl UrlRules {
         };
         let loose = |hir: &Hir| !hir.properties().look_set_prefix().contains(Look::Start);
         let (block, allow) = (of(Mode::Block)?, of(Mode::Allow)?);
-        let literals = [true, false].map(|beginning| {
+        let [beginning, anywhere] = [true, false].map(|beginning| {
             let all = (block.literals(beginning)).chain(allow.literals(beginning));
             let each: BTreeSet<&[u8]> = all.collect();
-            Grams::build(each.into_iter().map(<[u8]>::to_vec).collect(), beginning)
+            each.into_iter().map(<[u8]>::to_vec).collect()
         });
         Ok(Self {
-            literals,
+            literals: Grams::build(beginning, anywhere),
             block,
             allow,
             loose_allows: (rules.iter().zip(&hirs).enumerate())
@@ -186,8 +186,8 @@ impl UrlRules {
 
     /// Heap bytes held, without the caches that grow while matching.
     pub fn bytes(&self) -> usize {
-        let literals = self.literals.iter().flatten().map(Grams::bytes);
-        literals.sum::<usize>() + self.block.bytes() + self.allow.bytes()
+        let literals = self.literals.as_ref().map_or(0, Grams::bytes);
+        literals + self.block.bytes() + self.allow.bytes()
     }
 
     fn blocked(&self, raw_target: &[u8], named: bool, plain: bool) -> Option<u32> {
@@ -209,8 +209,8 @@ impl UrlRules {
 
     /// Whether any rule's literal occurs; without one, only patterns that need none can match.
     fn has_literal(&self, subject: &[u8]) -> bool {
-        let mut literals = self.literals.iter().flatten();
-        literals.any(|literals| literals.any(subject, |_, _| true))
+        let literals = self.literals.as_ref();
+        literals.is_some_and(|literals| literals.any(subject, |_, _| true))
     }
 }
 

@@ -142,6 +142,24 @@ async fn a_denied_request_never_reaches_the_service() {
 }
 
 #[tokio::test]
+async fn what_counted_is_kept_with_what_the_head_said() {
+    let bench = Bench::new("{web: {rules: {maxretry: 3, statuscode: '404'}}}", "web");
+    let mut exchange = bench.exchange(Method::GET, "192.0.2.1", "/x?y");
+    exchange
+        .head
+        .headers
+        .insert("user-agent", "curl/8.0".parse().unwrap());
+    bench.call(exchange, 404).await;
+    bench.ask("192.0.2.1", "/y", 200).await;
+    let kept = bench.site.engine.evidence("192.0.2.1/32".parse().unwrap());
+    let [one] = &kept[..] else {
+        panic!("{kept:?}");
+    };
+    assert_eq!((&*one.host, &*one.agent), ("a", "curl/8.0"));
+    assert_eq!((&*one.path, one.status), ("/x", 404));
+}
+
+#[tokio::test]
 async fn gateway_errors_never_count() {
     let bench = Bench::new(
         "{web: {rules: {maxretry: 1, statuscode: '400-599'}}}",
