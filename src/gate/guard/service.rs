@@ -30,7 +30,8 @@ pub struct Guard<S> {
     clock: Clock,
 }
 
-/// Whom each jail counts, by its place among the route's jails and in their order. One jail is the rule and needs no memory.
+/// Whom each jail counts, by its place among the route's jails and in their order. One jail is the
+/// rule and needs no memory.
 #[derive(Debug, Default)]
 pub enum Clients {
     #[default]
