@@ -39,8 +39,8 @@ const CANCELLED_MAX: u32 = 1000;
 /// HTTP/2 flow control, as Envoy's edge guide has it.
 const STREAM_WINDOW: u32 = 64 * 1024;
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
-/// Bytes of a response that hyper takes before it writes, and what a client that reads no more keeps
-/// from being used for others.
+/// Bytes of a response that hyper takes before it writes them, and so what it holds for a client
+/// that reads no more.
 const BUFFERED: usize = 256 * 1024;
 /// hyper's own limit on header lines; another one costs it its array on the stack.
 const HYPER_HEADERS: usize = 100;

@@ -55,7 +55,8 @@ pub struct Exchange {
     pub record: Option<Arc<Record>>,
 }
 
-/// What came of an exchange, and the exchange: its head is as it was, for whoever counts the answer.
+/// What came of an exchange, and the exchange: its head is as it was, for whoever counts the
+/// answer.
 pub type Served = (Result<Response<Body>, Refusal>, Box<Exchange>);
 
 /// What a request asks for, kept for longer than its head is.
