@@ -8,7 +8,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::support::{Client, Running, Service, shortest};
+use super::support::{Client, Running, Service, content_length, shortest};
 use crate::{tasks::Tasks, time::Clock};
 
 /// Well below the 200 ms that the kernel holds back bytes it was told more would follow.
@@ -80,15 +80,20 @@ async fn slow(gate: &Running) -> (Client, String) {
     (client, String::from_utf8_lossy(&first).into_owned())
 }
 
+/// All that a client gets who asks once, until the gate closes.
+async fn all_of(gate: &Running) -> String {
+    let mut client = gate.client().await;
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    client.read_all().await
+}
+
 /// The bodies of the responses a client was sent.
 fn bodies(mut all: &str) -> Vec<&str> {
     let mut bodies = Vec::new();
     while let Some((head, rest)) = all.split_once("\r\n\r\n") {
-        let head = head.to_lowercase();
-        let (_, length) = head.split_once("content-length: ").unwrap();
-        let length: usize = length.lines().next().unwrap().parse().unwrap();
-        bodies.push(&rest[..length.min(rest.len())]);
-        all = &rest[length.min(rest.len())..];
+        let (body, next) = rest.split_at(content_length(head).min(rest.len()));
+        bodies.push(body);
+        all = next;
     }
     bodies
 }
@@ -140,18 +145,14 @@ async fn a_client_that_takes_no_more_is_not_waited_for() {
 #[tokio::test]
 async fn one_that_breaks_off_ends_where_it_broke_off() {
     let gate = pieces(3_000_000, &[700_000, 300_000], Duration::from_millis(20)).await;
-    let mut client = gate.client().await;
-    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
-    let all = client.read_all().await;
+    let all = all_of(&gate).await;
     assert!(bodies(&all) == [&numbered(3_000_000)[..1_000_000]]);
 }
 
 #[tokio::test]
 async fn one_that_does_not_go_on_is_not_waited_for() {
     let gate = pieces(3_000_000, &[700_000], Duration::from_secs(60)).await;
-    let mut client = gate.client().await;
-    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
-    let all = client.read_all().await;
+    let all = all_of(&gate).await;
     assert!(bodies(&all) == [&numbered(3_000_000)[..700_000]]);
 }
 

@@ -153,15 +153,10 @@ impl Client {
         let read = async {
             loop {
                 let text = String::from_utf8_lossy(&all).into_owned();
-                if let Some((head, body)) = text.split_once("\r\n\r\n") {
-                    let head = head.to_lowercase();
-                    let length = head
-                        .lines()
-                        .find_map(|line| line.strip_prefix("content-length: "))
-                        .map_or(0, |length| length.parse().unwrap());
-                    if body.len() >= length {
-                        return text;
-                    }
+                if let Some((head, body)) = text.split_once("\r\n\r\n")
+                    && body.len() >= content_length(head)
+                {
+                    return text;
                 }
                 if self.0.read_buf(&mut all).await.unwrap_or(0) == 0 {
                     return text;
@@ -271,11 +266,16 @@ fn message_length(text: &str) -> Option<usize> {
     if lower.contains("\r\ntransfer-encoding: chunked") {
         return text[head..].find("0\r\n\r\n").map(|end| head + end + 5);
     }
-    let length = lower
-        .lines()
-        .find_map(|line| line.strip_prefix("content-length: "))
-        .map_or(0, |length| length.parse().unwrap());
+    let length = content_length(&lower);
     (text.len() >= head + length).then_some(head + length)
+}
+
+/// What a head says of its body, 0 when it says nothing.
+pub fn content_length(head: &str) -> usize {
+    let head = head.to_lowercase();
+    let mut lines = head.lines();
+    let length = lines.find_map(|line| line.strip_prefix("content-length: "));
+    length.map_or(0, |length| length.parse().unwrap())
 }
 
 /// An empty answer.
