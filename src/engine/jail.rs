@@ -45,6 +45,11 @@ pub struct JailSpec {
     pub ipv6_prefix: u8,
 }
 
+/// Whether `status` is among those that count ([`JailSpec::statuses`]).
+pub fn counts(statuses: &[RangeInclusive<u16>], status: u16) -> bool {
+    statuses.iter().any(|range| range.contains(&status))
+}
+
 impl JailSpec {
     /// A jail with nothing but a name: no lists, no rules, and the documented defaults.
     pub fn named(name: impl Into<Arc<str>>) -> Self {

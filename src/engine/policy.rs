@@ -8,7 +8,7 @@ use parking_lot::RwLock;
 use super::{
     Request,
     counters::{Event, Rule},
-    jail::{JailId, JailSpec},
+    jail::{self, JailId, JailSpec},
     nets::NetSet,
     table::Scope,
     window::millis,
@@ -133,10 +133,7 @@ impl Jail {
 
     /// Whether a status counts here.
     pub(super) fn counts(&self, status: u16) -> bool {
-        self.spec
-            .statuses
-            .iter()
-            .any(|range| range.contains(&status))
+        jail::counts(&self.spec.statuses, status)
     }
 
     /// Every request counts, whatever comes back.

@@ -17,7 +17,7 @@ use super::{
     respond::Refusal,
     strict,
 };
-use crate::engine::urls::{canonical, is_plain};
+use crate::engine::urls::{canonical, is_plain, split};
 
 /// Admits requests.
 #[derive(Clone, Copy, Debug)]
@@ -84,8 +84,7 @@ impl<S> Admission<S> {
             true => Cow::Borrowed(target),
             false => canonical(target),
         };
-        let end = memchr::memchr(b'?', &canonical).unwrap_or(canonical.len());
-        let path = &canonical[..end];
+        let (path, _) = split(&canonical);
         let route = site
             .routing
             .find(exchange.host(), path)

@@ -8,7 +8,7 @@ use http::StatusCode;
 use super::{access_log::AccessLog, forward_auth::Suspicion, tls};
 use crate::{
     config::{self, ClientLimits, Config, DenyResponse, SourceCriterion, Tls},
-    engine::{Engine, JailId, nets::NetSet},
+    engine::{Engine, JailId, jail, nets::NetSet},
     proxy::Routing,
     telemetry::{Metrics, metrics::JailMetrics},
 };
@@ -180,13 +180,7 @@ fn wardens(config: &Config, engine: &Engine, metrics: &Metrics) -> Wardens {
 impl Warden {
     /// Whether it may count an answer with this status.
     pub fn counts(&self, status: StatusCode) -> bool {
-        let status = status.as_u16();
-        self.statuses.iter().any(|range| range.contains(&status))
-    }
-
-    /// Whether it counts answers at all, not requests.
-    pub fn counts_answers(&self) -> bool {
-        !self.statuses.is_empty()
+        jail::counts(&self.statuses, status.as_u16())
     }
 }
 

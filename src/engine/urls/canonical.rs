@@ -27,7 +27,7 @@ pub fn canonical(target: &[u8]) -> Cow<'_, [u8]> {
 }
 
 /// The path of a target, and the rest from its `?` on.
-pub(super) fn split(target: &[u8]) -> (&[u8], &[u8]) {
+pub fn split(target: &[u8]) -> (&[u8], &[u8]) {
     target.split_at(memchr::memchr(b'?', target).unwrap_or(target.len()))
 }
 

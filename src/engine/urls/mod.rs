@@ -11,7 +11,7 @@ use std::{borrow::Cow, collections::BTreeSet, sync::Arc};
 
 use regex_syntax::hir::{Class, Hir, HirKind, Look};
 
-pub use canonical::{canonical, is_plain};
+pub use canonical::{canonical, is_plain, split};
 pub use dialect::from_go;
 use grams::Grams;
 use matcher::Matcher;
@@ -202,7 +202,7 @@ impl UrlRules {
     }
 
     fn allowed(&self, raw_target: &[u8], named: bool, plain: bool) -> Option<u32> {
-        let (path, _) = canonical::split(raw_target);
+        let (path, _) = split(raw_target);
         let one_reading = plain || (canonical::is_canonical_path(path) && !has_other_reading(path));
         one_reading.then(|| self.allow.first(path, named)).flatten()
     }

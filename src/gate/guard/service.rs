@@ -109,10 +109,8 @@ fn judge(exchange: &mut Exchange) -> Result<Clients, Refusal> {
         let verdict = site.engine.check(warden.id, &request, exchange.now);
         warden.metrics.judged(&verdict);
         match &verdict {
-            Verdict::Pass | Verdict::Simulated(_) if warden.counts_answers() => {
-                clients.push(index, client.addr);
-            }
-            Verdict::Pass | Verdict::Simulated(_) | Verdict::Exempt(_) => {}
+            Verdict::Pass | Verdict::Simulated(_) => clients.push(index, client.addr),
+            Verdict::Exempt(_) => {}
             Verdict::Deny(denial) => {
                 let record = exchange.record.as_deref();
                 return Err(deny(warden, denial.clone(), &request, exchange.now, record));
