@@ -152,6 +152,7 @@ fn killed_over_and_over_it_loses_revives_and_doubles_nothing() {
         // Moments all over a second, the same in every run.
         let life = Duration::from_millis(600 + u64::from(kill * 617 % 1000));
         std::thread::sleep(life / 2);
+        gate.wait_for("ban begins");
         lifted.extend(lift_some(&gate, &begun(&gate.text())));
         std::thread::sleep(life.saturating_sub(began.elapsed()));
         if kill % 3 == 2 {

@@ -44,15 +44,16 @@ fn systemd_is_told_of_readiness_life_reloads_and_the_end() {
     command
         .env("NOTIFY_SOCKET", &path)
         .env("WATCHDOG_USEC", "600000");
+    // From here, because beats wait in the socket while this test does other things.
+    let begun = Instant::now();
     let mut program = Jailgate::start(command, dir);
     told(&socket, "READY=1");
     assert_eq!(get(program.address("web"), "/", "").status, 200);
-    let first = Instant::now();
-    for _ in 0..4 {
+    for _ in 0..8 {
         told(&socket, "WATCHDOG=1");
     }
     assert!(
-        first.elapsed() >= Duration::from_millis(350),
+        begun.elapsed() >= Duration::from_millis(7 * 200),
         "it beats without a pause"
     );
     program.signal("HUP");

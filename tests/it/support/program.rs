@@ -1,7 +1,6 @@
 //! The jailgate binary as a child process with its own directory.
 
 use std::{
-    collections::HashMap,
     fs,
     io::{BufRead, BufReader},
     net::SocketAddr,
@@ -98,26 +97,14 @@ impl Jailgate {
         (std::mem::replace(&mut self.dir, elsewhere), self.text())
     }
 
-    /// The address an entry point (or `admin`, `forwardAuth`) was bound to.
+    /// The address an entry point (or `admin`, `forwardAuth`) was bound to. Waits for the line
+    /// that says it: who learns of readiness otherwise (systemd's socket) may be ahead of the log.
     #[track_caller]
     pub fn address(&self, name: &str) -> SocketAddr {
-        let found = self.addresses();
-        *found
-            .get(name)
-            .unwrap_or_else(|| panic!("no listener `{name}` in {found:?}\n{}", self.text()))
-    }
-
-    fn addresses(&self) -> HashMap<String, SocketAddr> {
-        let field = |line: &str, key: &str| {
-            let (_, rest) = line.split_once(&format!("{key}="))?;
-            Some(rest.split_whitespace().next()?.trim_matches('"').to_owned())
-        };
-        let lines = self.log.lines.lock().unwrap();
-        lines
-            .iter()
-            .filter(|line| line.contains("listening"))
-            .filter_map(|line| Some((field(line, "name")?, field(line, "address")?.parse().ok()?)))
-            .collect()
+        let line = self.wait_for(&format!("listening name=\"{name}\""));
+        let (_, rest) = line.split_once("address=").expect("it names its address");
+        let address = rest.split_whitespace().next().unwrap_or_default();
+        address.trim_matches('"').parse().expect("an address")
     }
 
     /// Waits at most 20 s for a log line that contains `text` and answers it.
