@@ -64,7 +64,7 @@ pub fn parse(text: &str) -> Option<IpAddr> {
 }
 
 /// [`parse`] of bytes as they were received. The spellings nearly all have, four plain numbers
-/// with or without a port, take a tenth of the time.
+/// with or without a port, take a tenth of the time, and so does a list of them, which is none.
 #[inline]
 pub fn read(text: &[u8]) -> Option<IpAddr> {
     let port = |rest: &[u8]| match rest {
@@ -77,6 +77,7 @@ pub fn read(text: &[u8]) -> Option<IpAddr> {
     };
     match dotted(text) {
         Some((v4, rest)) if port(rest) => Some(v4.into()),
+        Some((_, [b',', ..])) => None,
         _ => parse(std::str::from_utf8(text).ok()?),
     }
 }

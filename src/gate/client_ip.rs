@@ -152,6 +152,11 @@ fn believed(asked: &Asked<'_>, source: &SourceCriterion) -> Result<Client, NoCli
             });
         }
     }
+    // The usual chain of one: there is no other to walk on to, trusted or not.
+    if let Some(addr) = only_address(asked.headers, &FORWARDED_FOR) {
+        let rule = Rule::ForwardedFor { position: 1 };
+        return Ok(Client { addr, rule });
+    }
     let excluded = source.excluded.as_deref().filter(|_| source.depth == 0);
     match walked(walk(), asked.trusted, excluded) {
         Some(client) => Ok(client),

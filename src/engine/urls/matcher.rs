@@ -122,6 +122,12 @@ impl Matcher {
         long.into_iter().flat_map(Grams::literals)
     }
 
+    /// No pattern matches where none of [`Matcher::literals`] is.
+    pub(super) fn is_by_literal(&self) -> bool {
+        let short = |group: &Option<Filtered>| group.as_ref().is_some_and(|g| g.short.is_some());
+        self.rest.is_none() && !short(&self.beginning) && !short(&self.anywhere)
+    }
+
     /// No pattern at all.
     pub(super) fn is_empty(&self) -> bool {
         self.beginning.is_none() && self.anywhere.is_none() && self.rest.is_none()

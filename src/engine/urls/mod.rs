@@ -23,6 +23,8 @@ pub struct UrlRules {
     /// Every literal without which some rule does not match, those at the beginning and those
     /// anywhere: most targets have none of them.
     literals: Option<Grams>,
+    /// No rule matches without one of them.
+    by_literal: bool,
     block: Matcher,
     allow: Matcher,
     loose_allows: Box<[usize]>,
@@ -108,6 +110,7 @@ impl UrlRules {
         });
         Ok(Self {
             literals: Grams::build(beginning, anywhere),
+            by_literal: block.is_by_literal() && allow.is_by_literal(),
             block,
             allow,
             loose_allows: (rules.iter().zip(&hirs).enumerate())
@@ -143,6 +146,9 @@ impl UrlRules {
             index: number as usize,
         };
         let (named, plain) = (self.has_literal(raw_target), plain || is_plain(raw_target));
+        if self.by_literal && plain && !named {
+            return None;
+        }
         if !self.block.is_empty()
             && let Some(number) = self.blocked(raw_target, named, plain)
         {
