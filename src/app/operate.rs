@@ -161,7 +161,7 @@ fn jails(site: &gate::Site, config: &Config, approach: &Approach) -> Vec<Arc<str
     }
     let target = approach.target.as_deref().unwrap_or("/");
     let path = target.split('?').next().unwrap_or_default();
-    match site.routing.find(approach.host.as_bytes(), path.as_bytes()) {
+    match (site.routing).find(|| approach.host.as_bytes(), path.as_bytes()) {
         Some((route, _)) => config.routes[route].jails.clone(),
         None => config
             .jails

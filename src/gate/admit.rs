@@ -87,7 +87,7 @@ impl<S> Admission<S> {
         let (path, _) = split(&canonical);
         let route = site
             .routing
-            .find(exchange.host(), path)
+            .find(|| exchange.host(), path)
             .map(|(route, _)| route);
         if let (true, Cow::Owned(target)) = (door.canonical_path, canonical) {
             exchange.head.uri = Uri::try_from(target)

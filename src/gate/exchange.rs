@@ -17,7 +17,7 @@ use tokio::time::{Sleep, sleep};
 
 use super::{access_log::Record, client_ip::Client, link::Link, respond::Refusal, site::Site};
 use crate::{
-    engine::{self, Verdict, evidence::host_name},
+    engine::{self, Verdict},
     proxy,
     time::Millis,
 };
@@ -76,7 +76,7 @@ impl Exchange {
     /// `Host` as sent, empty when there is none.
     pub fn host(&self) -> &[u8] {
         let host = self.head.headers.get(header::HOST);
-        host_name(host.map_or(b"", HeaderValue::as_bytes))
+        host.map_or(b"", HeaderValue::as_bytes)
     }
 
     /// Origin-form target as sent.

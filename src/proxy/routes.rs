@@ -9,7 +9,9 @@ use crate::config::Config;
 /// Every route of a configuration with the services behind them.
 #[derive(Debug)]
 pub struct Routing {
-    routes: Vec<Route>,
+    routes: Box<[Route]>,
+    /// Whether any route asks for a host.
+    by_host: bool,
     services: Vec<Arc<Upstream>>,
 }
 
@@ -97,20 +99,30 @@ impl Routing {
                 target,
             })
         });
+        let routes: Box<[Route]> = routes.collect::<Result<_, _>>()?;
         Ok(Self {
-            routes: routes.collect::<Result<_, _>>()?,
+            by_host: routes.iter().any(|route| !matches!(route.host, Host::Any)),
+            routes,
             services,
         })
     }
 
     /// The first route that matches: its index in [`Config::routes`] and where it leads.
     ///
-    /// `host` is the request's, in any case and with or without a port. `path` is its path alone;
+    /// `host` is the request's, in any case and with or without a port; it is asked for when a
+    /// route has one. `path` is its path alone;
     /// give the canonical one, so that `/%61pp` takes the route of `/app`. A prefix matches whole
     /// segments: `/app` takes `/app` and `/app/x`, not `/apple` (Traefik's `PathPrefix` takes
     /// that too, its Gateway API form does not).
-    pub fn find(&self, host: &[u8], path: &[u8]) -> Option<(usize, &Target)> {
-        let host = without_port(host);
+    pub fn find<'h>(
+        &self,
+        host: impl FnOnce() -> &'h [u8],
+        path: &[u8],
+    ) -> Option<(usize, &Target)> {
+        let host = match self.by_host {
+            true => without_port(host()),
+            false => b"",
+        };
         self.routes
             .iter()
             .enumerate()
