@@ -18,7 +18,7 @@ use std::{
 use arc_swap::{ArcSwap, Guard};
 use dashmap::DashMap;
 use jailgate::engine::{
-    Ban, Cause, Delta, Engine, JailSpec, Limits, Origin, Request,
+    Ban, Cause, Delta, Engine, JailSpec, Limits, Origin, Request, Told,
     jail::WindowKind,
     nets::NetSet,
     table::{End, Expiries, Fetch, Keyed},
@@ -356,10 +356,11 @@ fn request(client: IpAddr) -> Request<'static> {
     Request {
         client,
         method: b"GET",
-        host: b"app.example.com",
         target: b"/index.html",
-        agent: b"curl/8.0",
-        headers: None,
+        told: Told::These {
+            host: b"app.example.com",
+            agent: b"curl/8.0",
+        },
         plain: false,
     }
 }

@@ -13,7 +13,7 @@ use std::{
 
 use ipnet::IpNet;
 use jailgate::engine::{
-    Ban, Cause, Delta, Engine, JailId, JailSpec, Limits, Origin, Request,
+    Ban, Cause, Delta, Engine, JailId, JailSpec, Limits, Origin, Request, Told,
     jail::WindowKind,
     nets::NetSet,
     urls::{Mode, UrlRules, canonical},
@@ -359,10 +359,11 @@ fn request(client: IpAddr, target: &[u8]) -> Request<'_> {
     Request {
         client,
         method: b"GET",
-        host: b"app.example.com",
         target,
-        agent: b"curl/8.0",
-        headers: None,
+        told: Told::These {
+            host: b"app.example.com",
+            agent: b"curl/8.0",
+        },
         plain: false,
     }
 }

@@ -17,6 +17,7 @@ from rig import jailgate, load, process, report, servers  # noqa: E402
 RESULTS = Path(__file__).parent / "results"
 AUTH = "X-Forwarded-Method: GET|X-Forwarded-Proto: http|X-Forwarded-Host: bench.example|X-Forwarded-Uri: /page/1|"
 AUTH_H2 = [line.lower() for line in AUTH.split("|") if line]
+FIRST = 3  # times the rounds: the first group decides by hundredths
 
 
 class Group:
@@ -70,7 +71,7 @@ def groups(directory, quick, idle):
                "caddy respond": servers.caddy(directory, "caddy-respond", 0, answer=True),
                "jailgate forwardAuth everything": auth}
     # Its lines are 1 to 5 % wide, and a round is off by 7 %.
-    yield Group("HTTP/1.1, 1 KB, 64 connections", "nginx", small, times=3)
+    yield Group("HTTP/1.1, 1 KB, 64 connections", "nginx", small, times=FIRST)
     yield Group("forwardAuth answer, HTTP/1.1, 64 connections", "nginx return 200", answers, path="/", auth=True)
     yield Group("HTTP/1.1, 1 KB, a new connection per request", "nginx", small, close=True)
     yield Group("HTTP/1.1, 100 KB, 64 connections", "nginx tuned 16×64k", plain, path="/100k")
@@ -124,7 +125,7 @@ def checked(done, idle):
 
 def write(done, idle, rounds, seconds, note):
     head = ["# jailgate beside its peers", "", *(f"- {line}" for line in process.machine()), f"- {jailgate.measured()}",
-            f"- {time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime())}, {rounds} interleaved rounds of {seconds} s, thrice as many in the first group, client, origin and contender share the {os.cpu_count()} cores",
+            f"- {time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime())}, {rounds} interleaved rounds of {seconds} s, {FIRST} times as many in the first group, client, origin and contender share the {os.cpu_count()} cores",
             f"- load average before and after: {note}",
             "- CPU is the contender's own (all threads, /proc schedstat). Ratios are taken within a round: median (lowest–highest).",
             "- everything = client IP from X-Forwarded-For, allow and deny lists, 100 URL rules, 1,000,000 outside decisions by the program's own CrowdSec subscription from a stand-in for the LAPI, status counting, metrics, timeouts",

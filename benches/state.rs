@@ -15,7 +15,7 @@ use std::{
 };
 
 use jailgate::{
-    engine::{Ban, Cause, Delta, Engine, JailSpec, Limits, Origin, Request, nets::NetSet},
+    engine::{Ban, Cause, Delta, Engine, JailSpec, Limits, Origin, Request, Told, nets::NetSet},
     persist::{Running, Setup, State},
     telemetry::{Metrics, Statuses},
     time::Clock,
@@ -120,10 +120,11 @@ async fn size(path: &Path, bans: u32) -> anyhow::Result<()> {
         let request = Request {
             client: Ipv4Addr::from(0x0c00_0000 + number).into(),
             method: b"GET",
-            host: b"",
             target: b"/",
-            agent: b"",
-            headers: None,
+            told: Told::These {
+                host: b"",
+                agent: b"",
+            },
             plain: false,
         };
         engine.observe(jail, &request, 401, clock.now());

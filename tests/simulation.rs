@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use jailgate::{
     engine::{
         Ban, Cause, Delta, Engine, JailSpec, Limits, Origin, Outcome, Reason, Request, Selector,
-        Since, Verdict,
+        Since, Told, Verdict,
         jail::{Increment, WindowKind},
         nets::NetSet,
         urls::{Mode, UrlRules},
@@ -389,10 +389,11 @@ fn request(client: IpAddr, target: &str) -> Request<'_> {
     Request {
         client,
         method: b"GET",
-        host: b"",
         target: target.as_bytes(),
-        agent: b"",
-        headers: None,
+        told: Told::These {
+            host: b"",
+            agent: b"",
+        },
         plain: false,
     }
 }

@@ -5,7 +5,7 @@ use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 
 use ipnet::{IpNet, Ipv4Net};
 use jailgate::engine::{
-    Ban, Cause, Delta, Engine, JailId, JailSpec, Limits, Origin, Request,
+    Ban, Cause, Delta, Engine, JailId, JailSpec, Limits, Origin, Request, Told,
     ban::FOREVER,
     jail::WindowKind,
     nets::NetSet,
@@ -44,10 +44,11 @@ fn request(n: u32) -> Request<'static> {
     Request {
         client: Ipv4Addr::from(0x3301_0100 + n % 64 * 7919).into(),
         method: b"GET",
-        host: b"bench.example",
         target: b"/app/articles/2026/on-proxies?page=2&sort=date",
-        agent: b"curl/8.0",
-        headers: None,
+        told: Told::These {
+            host: b"bench.example",
+            agent: b"curl/8.0",
+        },
         plain: false,
     }
 }

@@ -16,7 +16,7 @@ use tracing::warn;
 use super::format::{Client, Event, Mark, Unparsed};
 use crate::{
     config::Jail,
-    engine::{Engine, JailId, Reason, Request, nets::NetSet},
+    engine::{Engine, JailId, Reason, Request, Told, nets::NetSet},
     telemetry::{Metrics, metrics::JailMetrics, privacy::logged},
     time::Millis,
 };
@@ -155,10 +155,11 @@ impl Intake {
         let request = Request {
             client: client.addr,
             method: &event.method,
-            host: &event.host,
             target: &event.target,
-            agent: &event.agent,
-            headers: None,
+            told: Told::These {
+                host: &event.host,
+                agent: &event.agent,
+            },
             plain: false,
         };
         self.judge(&request, event.status, at);

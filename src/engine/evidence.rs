@@ -17,7 +17,7 @@ use ipnet::IpNet;
 use parking_lot::Mutex;
 
 use super::{
-    Engine, JailId, Request,
+    Engine, JailId, Request, Told,
     client::{self, canonical_net},
     table::Keyed,
 };
@@ -116,7 +116,7 @@ impl Engine {
     ) {
         let target = request.target;
         let path = memchr::memchr2(b'?', b'#', target).map_or(target, |end| &target[..end]);
-        let (host, agent) = request.told();
+        let (host, agent) = request.told.host_and_agent();
         self.evidence.push(&Trace {
             at,
             client: addr,
@@ -144,14 +144,16 @@ impl Engine {
     }
 }
 
-impl<'a> Request<'a> {
-    /// Host and `User-Agent`, looked up if nobody has.
-    fn told(&self) -> (&'a [u8], &'a [u8]) {
-        let Some(headers) = self.headers else {
-            return (self.host, self.agent);
-        };
-        let value = |name| headers.get(name).map_or(&b""[..], HeaderValue::as_bytes);
-        (host_name(value(HOST)), value(USER_AGENT))
+impl<'a> Told<'a> {
+    /// Host without port, and `User-Agent`.
+    fn host_and_agent(self) -> (&'a [u8], &'a [u8]) {
+        match self {
+            Self::These { host, agent } => (host, agent),
+            Self::In(headers) => {
+                let value = |name| headers.get(name).map_or(&b""[..], HeaderValue::as_bytes);
+                (host_name(value(HOST)), value(USER_AGENT))
+            }
+        }
     }
 }
 

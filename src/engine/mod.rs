@@ -60,17 +60,26 @@ pub struct Request<'a> {
     pub client: IpAddr,
     /// Method as sent, `GET`.
     pub method: &'a [u8],
-    /// Host without port, lower case or as sent; empty when unknown.
-    pub host: &'a [u8],
     /// Origin-form target as sent: escaped path, `?`, raw query. Never absolute-form.
     pub target: &'a [u8],
-    /// `User-Agent` as sent; empty when unknown. Evidence for people, nothing is decided by it.
-    pub agent: &'a [u8],
-    /// Where `Host` and `User-Agent` stand, when they were not looked up for the two above: they are
-    /// evidence, and of most requests none is kept.
-    pub headers: Option<&'a http::HeaderMap>,
+    /// What else it said: evidence for people, nothing is decided by it.
+    pub told: Told<'a>,
     /// Whether somebody found `target` plain ([`urls::is_plain`]); false when nobody looked.
     pub plain: bool,
+}
+
+/// A request's host and `User-Agent`.
+#[derive(Clone, Copy, Debug)]
+pub enum Told<'a> {
+    /// Known already; empty where they are not.
+    These {
+        /// Host without port, lower case or as sent.
+        host: &'a [u8],
+        /// `User-Agent` as sent.
+        agent: &'a [u8],
+    },
+    /// To be looked up in its headers when it is kept, as few requests are.
+    In(&'a http::HeaderMap),
 }
 
 /// May this request pass?

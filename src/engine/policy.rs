@@ -126,8 +126,7 @@ impl Jail {
         method
             && self.spec.match_path.as_ref().is_none_or(|pattern| {
                 let canonical = super::urls::canonical(request.target);
-                let path = canonical.split(|byte| *byte == b'?').next();
-                pattern.is_match(path.unwrap_or_default())
+                pattern.is_match(super::urls::split(&canonical).0)
             })
     }
 

@@ -92,10 +92,8 @@ impl Exchange {
         engine::Request {
             client,
             method: self.head.method.as_str().as_bytes(),
-            host: b"",
             target: self.target().as_bytes(),
-            agent: b"",
-            headers: Some(&self.head.headers),
+            told: engine::Told::In(&self.head.headers),
             plain: self.plain,
         }
     }

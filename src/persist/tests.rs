@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::{
     engine::{
-        Allowed, Ban, Cause, Delta, JailSpec, Lift, Limits, Origin, Request, Selector, Since,
+        Allowed, Ban, Cause, Delta, JailSpec, Lift, Limits, Origin, Request, Selector, Since, Told,
         Tracked,
         ban::FOREVER,
         client::spelled,
@@ -161,10 +161,11 @@ fn request(client: &str) -> Request<'_> {
     Request {
         client: client.parse().unwrap(),
         method: b"GET",
-        host: b"app.example.com",
         target: b"/login?user=root",
-        agent: b"",
-        headers: None,
+        told: Told::These {
+            host: b"app.example.com",
+            agent: b"",
+        },
         plain: false,
     }
 }

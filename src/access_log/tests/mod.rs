@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     config::Config,
-    engine::{Engine, Limits, Request, Verdict, nets::NetSet},
+    engine::{Engine, Limits, Request, Told, Verdict, nets::NetSet},
     tasks::Tasks,
     telemetry::Metrics,
     time::{Clock, Millis},
@@ -98,10 +98,11 @@ impl Bench {
         let request = Request {
             client,
             method: b"GET",
-            host: b"",
             target: b"/other",
-            agent: b"",
-            headers: None,
+            told: Told::These {
+                host: b"",
+                agent: b"",
+            },
             plain: false,
         };
         let jail = self.shared.engine.jail("web").unwrap();

@@ -14,8 +14,8 @@ use super::{
 use crate::{
     admin::{Approach, Arrived, problem::Asked},
     engine::{
-        self, Denial, Explanation, Finding, Request, Selector, Verdict, client, client::spelled,
-        explain::Count, urls::Mode,
+        self, Denial, Explanation, Finding, Request, Selector, Told, Verdict, client,
+        client::spelled, explain::Count, urls::Mode,
     },
     time::Millis,
 };
@@ -252,10 +252,11 @@ fn judged(shared: &Shared, approach: &Approach, arrived: &Arrived, now: Millis) 
     let request = Request {
         client: arrived.client,
         method: approach.method.as_str().as_bytes(),
-        host: approach.host.as_bytes(),
         target: approach.target.as_deref().unwrap_or("/").as_bytes(),
-        agent: b"",
-        headers: None,
+        told: Told::These {
+            host: approach.host.as_bytes(),
+            agent: b"",
+        },
         plain: false,
     };
     let told = shared.engine.explain(id, &request, now);

@@ -9,7 +9,8 @@ use crate::{
     access_log::{format::Event, intake::is_own},
     config::{Jail, Limits},
     engine::{
-        self, Ban, Engine, JailId, Outcome, Reason, Request, Since, Verdict, client, nets::NetSet,
+        self, Ban, Engine, JailId, Outcome, Reason, Request, Since, Told, Verdict, client,
+        nets::NetSet,
     },
     time::Millis,
 };
@@ -138,10 +139,11 @@ impl Tally {
         let request = Request {
             client: client.addr,
             method: &event.method,
-            host: &event.host,
             target: &event.target,
-            agent: &event.agent,
-            headers: None,
+            told: Told::These {
+                host: &event.host,
+                agent: &event.agent,
+            },
             plain: false,
         };
         for index in 0..self.jails.len() {

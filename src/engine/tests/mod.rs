@@ -15,7 +15,7 @@ use std::{net::IpAddr, sync::Arc};
 use ipnet::IpNet;
 
 use super::{
-    Ban, Cause, Engine, JailId, JailSpec, Limits, Origin, Outcome, Request, Verdict,
+    Ban, Cause, Engine, JailId, JailSpec, Limits, Origin, Outcome, Request, Told, Verdict,
     jail::WindowKind,
     ledger::{Change, Since},
     nets::NetSet,
@@ -75,10 +75,11 @@ fn request<'a>(client: &str, method: &'a str, target: &'a str) -> Request<'a> {
     Request {
         client: addr(client),
         method: method.as_bytes(),
-        host: b"app.example.com",
         target: target.as_bytes(),
-        agent: b"",
-        headers: None,
+        told: Told::These {
+            host: b"app.example.com",
+            agent: b"",
+        },
         plain: false,
     }
 }

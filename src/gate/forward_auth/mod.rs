@@ -16,7 +16,7 @@ use super::{
     respond::Refusal,
     site::{Site, Warden},
 };
-use crate::engine::{Request, Verdict};
+use crate::engine::{Request, Told, Verdict};
 
 /// Who asks, by path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,10 +107,11 @@ fn decide(
     let request = Request {
         client,
         method: asked.method.as_bytes(),
-        host: asked.host.as_bytes(),
         target: asked.target.as_bytes(),
-        agent: asked.agent,
-        headers: None,
+        told: Told::These {
+            host: asked.host.as_bytes(),
+            agent: asked.agent,
+        },
         plain: false,
     };
     let verdict = site.engine.check(warden.id, &request, exchange.now);

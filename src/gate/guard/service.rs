@@ -11,7 +11,7 @@ use tower::Service;
 
 use super::Guarding;
 use crate::{
-    engine::{Denial, Request, Verdict},
+    engine::{Denial, Request, Verdict, urls::split},
     gate::{
         exchange::{Body, Exchange, Served},
         identify,
@@ -146,11 +146,7 @@ pub fn deny(
         .as_ref()
         .and_then(|log| log.admit(client, now))
     {
-        let path = request
-            .target
-            .split(|byte| *byte == b'?')
-            .next()
-            .unwrap_or_default();
+        let (path, _) = split(request.target);
         tracing::info!(
             jail = %warden.name,
             client = %logged(client),
