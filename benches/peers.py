@@ -17,7 +17,7 @@ from rig import jailgate, load, process, report, servers  # noqa: E402
 RESULTS = Path(__file__).parent / "results"
 AUTH = "X-Forwarded-Method: GET|X-Forwarded-Proto: http|X-Forwarded-Host: bench.example|X-Forwarded-Uri: /page/1|"
 AUTH_H2 = [line.lower() for line in AUTH.split("|") if line]
-FIRST = 3  # times the rounds: the first group decides by hundredths
+FIRST = 3  # times the rounds: the first group's lines are 1 to 5 % wide, and a round is off by 7 %
 
 
 class Group:
@@ -70,7 +70,6 @@ def groups(directory, quick, idle):
                "haproxy return": servers.haproxy(directory, "haproxy-return", 0, answer=True),
                "caddy respond": servers.caddy(directory, "caddy-respond", 0, answer=True),
                "jailgate forwardAuth everything": auth}
-    # Its lines are 1 to 5 % wide, and a round is off by 7 %.
     yield Group("HTTP/1.1, 1 KB, 64 connections", "nginx", small, times=FIRST)
     yield Group("forwardAuth answer, HTTP/1.1, 64 connections", "nginx return 200", answers, path="/", auth=True)
     yield Group("HTTP/1.1, 1 KB, a new connection per request", "nginx", small, close=True)

@@ -10,7 +10,7 @@ use super::{App, Error};
 use crate::{
     admin::{self, Approach, Arrived, Reloaded},
     config::Config,
-    engine::nets::NetSet,
+    engine::{nets::NetSet, urls::split},
     gate::{self, client_ip},
     time::Millis,
 };
@@ -159,9 +159,8 @@ fn jails(site: &gate::Site, config: &Config, approach: &Approach) -> Vec<Arc<str
     if (approach.target.is_none() && approach.host.is_empty()) || config.routes.is_empty() {
         return every();
     }
-    let target = approach.target.as_deref().unwrap_or("/");
-    let path = target.split('?').next().unwrap_or_default();
-    match (site.routing).find(|| approach.host.as_bytes(), path.as_bytes()) {
+    let (path, _) = split(approach.target.as_deref().unwrap_or("/").as_bytes());
+    match (site.routing).find(|| approach.host.as_bytes(), path) {
         Some((route, _)) => config.routes[route].jails.clone(),
         None => config
             .jails

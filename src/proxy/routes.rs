@@ -110,10 +110,9 @@ impl Routing {
     /// The first route that matches: its index in [`Config::routes`] and where it leads.
     ///
     /// `host` is the request's, in any case and with or without a port; it is asked for when a
-    /// route has one. `path` is its path alone;
-    /// give the canonical one, so that `/%61pp` takes the route of `/app`. A prefix matches whole
-    /// segments: `/app` takes `/app` and `/app/x`, not `/apple` (Traefik's `PathPrefix` takes
-    /// that too, its Gateway API form does not).
+    /// route has one. `path` is its path alone; give the canonical one, so that `/%61pp` takes the
+    /// route of `/app`. A prefix matches whole segments: `/app` takes `/app` and `/app/x`, not
+    /// `/apple` (Traefik's `PathPrefix` takes that too, its Gateway API form does not).
     pub fn find<'h>(
         &self,
         host: impl FnOnce() -> &'h [u8],
