@@ -10,7 +10,10 @@ use super::{App, Error};
 use crate::{
     admin::{self, Approach, Arrived, Reloaded},
     config::Config,
-    engine::{nets::NetSet, urls::split},
+    engine::{
+        nets::NetSet,
+        urls::{canonical, split},
+    },
     gate::{self, client_ip},
     time::Millis,
 };
@@ -159,7 +162,9 @@ fn jails(site: &gate::Site, config: &Config, approach: &Approach) -> Vec<Arc<str
     if (approach.target.is_none() && approach.host.is_empty()) || config.routes.is_empty() {
         return every();
     }
-    let (path, _) = split(approach.target.as_deref().unwrap_or("/").as_bytes());
+    // By the spelling that finds the route of a request.
+    let target = canonical(approach.target.as_deref().unwrap_or("/").as_bytes());
+    let (path, _) = split(&target);
     match (site.routing).find(|| approach.host.as_bytes(), path) {
         Some((route, _)) => config.routes[route].jails.clone(),
         None => config

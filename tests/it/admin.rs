@@ -242,6 +242,26 @@ fn explain_walks_the_decision_and_ends_in_one_word() {
 }
 
 #[test]
+fn explain_finds_the_jails_that_a_request_finds() {
+    let config = config(&Origin::start(), "{ address: \"127.0.0.1:0\" }")
+        .replace(
+            "routes:\n",
+            "routes:\n  - { pathPrefix: /app, service: app, jails: [strict] }\n",
+        )
+        .replace(
+            "admin:",
+            "  strict: { rules: { maxretry: 1, statuscode: \"404\" } }\nadmin:",
+        );
+    let gate = Jailgate::run(&config);
+    let admin = gate.address("admin").to_string();
+    let operator = Operator::of(gate, &["--admin", &admin]);
+    for (path, jail) in [("/%61pp", "strict"), ("/app", "strict"), ("/apple", "web")] {
+        let told = operator.json(&["explain", "203.0.113.7", "--url", path]);
+        assert_eq!(told["jails"][0]["jail"], jail, "{path}: {told}");
+    }
+}
+
+#[test]
 fn nobody_is_locked_out_by_mistake() {
     let operator = Operator::new();
     for client in ["127.0.0.1", "127.0.0.0/8", "0.0.0.0/0"] {
