@@ -9,6 +9,11 @@ use std::{
     task::{Context, Poll, ready},
 };
 
+use nix::{
+    libc::{self, c_int},
+    setsockopt_impl,
+    sys::socket::{setsockopt, sockopt::SetStruct},
+};
 use rustix::net::SendFlags;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::{
@@ -21,6 +26,21 @@ use crate::config::Address;
 
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 4096;
+
+/// Seconds a connection may stay with the kernel until its first bytes are there: who accepts it
+/// finds them, and is woken once. After that it is accepted without.
+const DEFERRED: c_int = 1;
+
+/// `TCP_DEFER_ACCEPT`, as Apache has it for HTTP.
+#[derive(Clone, Copy, Debug)]
+struct DeferAccept;
+setsockopt_impl!(
+    DeferAccept,
+    libc::IPPROTO_TCP,
+    libc::TCP_DEFER_ACCEPT,
+    c_int,
+    SetStruct<'_, c_int>
+);
 
 /// An address is bound for every worker, or it is not.
 #[derive(Debug)]
@@ -146,6 +166,10 @@ fn reuseport(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     socket.set_nonblocking(true)?;
     // Streamed bodies go out as they come; connections inherit it from here.
     socket.set_tcp_nodelay(true)?;
+    // Clients speak first, in TLS and PROXY headers too. It goes without.
+    if let Err(error) = setsockopt(&socket, DeferAccept, &DEFERRED) {
+        tracing::debug!(%error, "silent connections are accepted");
+    }
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
@@ -274,7 +298,7 @@ delegate!(Io: Plain, Tls);
 mod tests {
     use std::{future::poll_fn, time::Duration};
 
-    use tokio::io::AsyncReadExt;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
 
@@ -294,5 +318,24 @@ mod tests {
         drop(stream);
         client.read_to_end(&mut all).await.unwrap();
         assert_eq!(all, b"bye");
+    }
+    #[tokio::test]
+    async fn who_says_something_is_accepted_at_once_and_who_is_silent_later() {
+        let bound = Bound::bind(&Address::Tcp(([127, 0, 0, 1], 0).into()), 1).unwrap();
+        let Address::Tcp(address) = bound.address() else {
+            panic!("bound elsewhere");
+        };
+        let listener = bound.share(1).unwrap().remove(0).listen().unwrap();
+        let accept = |millis| {
+            let accepted = poll_fn(|cx| listener.poll_accept(cx));
+            tokio::time::timeout(Duration::from_millis(millis), accepted)
+        };
+        let _silent = TcpStream::connect(address).await.unwrap();
+        let mut client = TcpStream::connect(address).await.unwrap();
+        assert!(accept(200).await.is_err(), "accepted before it said a word");
+        client.write_all(b"GET").await.unwrap();
+        let (_, peer) = accept(200).await.expect("accepted at once").unwrap();
+        assert_eq!(peer, client.local_addr().ok());
+        accept(5_000).await.expect("accepted in the end").unwrap();
     }
 }
