@@ -2,51 +2,51 @@
 //! layer's future it would be copied once per layer, and a box made for each costs as much.
 
 use std::{
+    any::Any,
+    cell::RefCell,
     pin::Pin,
-    sync::Arc,
     task::{Context, Poll, ready},
 };
 
-use parking_lot::Mutex;
-
-/// Empty boxes kept; a burst makes more and lets them go.
+/// Empty boxes a thread keeps; a burst makes more and lets them go.
 const KEPT: usize = 256;
 
 /// A box, empty or with a future in it.
 type Held<F> = Pin<Box<Option<F>>>;
 
-/// One worker's empty boxes.
-#[derive(Debug)]
-pub struct Boxes<F>(Mutex<Vec<Held<F>>>);
+thread_local! {
+    /// The thread's empty boxes, a `Vec<Held<F>>`: all are for futures of one type, or else those
+    /// of the last. A lock would cost four locked instructions a request.
+    static FREE: RefCell<Box<dyn Any>> = RefCell::new(Box::new(()));
+}
 
-/// A future in a box of its worker's.
+/// A future in a box of its thread's.
 #[derive(Debug)]
 pub struct Boxed<F> {
     /// `None` once it is done.
     held: Option<Held<F>>,
-    boxes: Arc<Boxes<F>>,
 }
 
-impl<F> Default for Boxes<F> {
-    fn default() -> Self {
-        Self(Mutex::default())
-    }
-}
-
-impl<F> Boxes<F> {
+impl<F: 'static> Boxed<F> {
     /// Puts a future into a box.
-    pub fn hold(self: &Arc<Self>, future: F) -> Boxed<F> {
-        let free = self.0.lock().pop();
-        let mut held = free.unwrap_or_else(|| Box::pin(None));
+    pub fn new(future: F) -> Self {
+        let mut held = free(Vec::pop).unwrap_or_else(|| Box::pin(None));
         held.set(Some(future));
-        Boxed {
-            held: Some(held),
-            boxes: self.clone(),
-        }
+        Self { held: Some(held) }
     }
 }
 
-impl<F: Future> Future for Boxed<F> {
+fn free<F: 'static, R>(with: impl FnOnce(&mut Vec<Held<F>>) -> R) -> R {
+    FREE.with_borrow_mut(|free| {
+        if !free.is::<Vec<Held<F>>>() {
+            *free = Box::new(Vec::<Held<F>>::new());
+        }
+        let free = free.downcast_mut();
+        with(free.expect("made so above"))
+    })
+}
+
+impl<F: Future + 'static> Future for Boxed<F> {
     type Output = F::Output;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
@@ -59,10 +59,11 @@ impl<F: Future> Future for Boxed<F> {
         let outcome = ready!(future.poll(cx));
         if let Some(mut held) = this.held.take() {
             held.set(None);
-            let mut free = this.boxes.0.lock();
-            if free.len() < KEPT {
-                free.push(held);
-            }
+            free(|free| {
+                if free.len() < KEPT {
+                    free.push(held);
+                }
+            });
         }
         Poll::Ready(outcome)
     }
@@ -70,29 +71,37 @@ impl<F: Future> Future for Boxed<F> {
 
 #[cfg(test)]
 mod tests {
-    use std::future::{poll_fn, ready};
+    use std::{
+        future::{poll_fn, ready},
+        sync::Arc,
+    };
 
     use super::*;
 
+    fn kept<F: 'static>(_: &F) -> usize {
+        free(|free: &mut Vec<Held<F>>| free.len())
+    }
+
     #[tokio::test]
     async fn a_box_is_used_again_once_it_is_empty() {
-        let boxes = Arc::new(Boxes::default());
-        let (first, second) = (boxes.hold(ready(1)), boxes.hold(ready(1)));
-        assert_eq!(first.await, 1);
-        assert_eq!(boxes.0.lock().len(), 1);
+        let kind = ready(1);
+        let (first, second) = (Boxed::new(ready(1)), Boxed::new(ready(1)));
+        assert_eq!((first.await, kept(&kind)), (1, 1));
         drop(second);
-        assert_eq!(boxes.0.lock().len(), 1, "what was given up is not kept");
+        assert_eq!(kept(&kind), 1, "what was given up is not kept");
+        let _third = Boxed::new(ready(1));
+        assert_eq!(kept(&kind), 0);
     }
 
     #[tokio::test]
     async fn what_a_future_held_is_gone_before_its_box_waits() {
-        let boxes = Arc::new(Boxes::default());
         let held = Arc::new(());
         for _ in 0..3 {
             let inside = held.clone();
-            let holding = poll_fn(move |_| Poll::Ready(Arc::strong_count(&inside)));
-            assert_eq!(boxes.hold(holding).await, 2);
-            assert_eq!((Arc::strong_count(&held), boxes.0.lock().len()), (1, 1));
+            let holding =
+                poll_fn(move |_: &mut Context<'_>| Poll::Ready(Arc::strong_count(&inside)));
+            assert_eq!(Boxed::new(holding).await, 2);
+            assert_eq!(Arc::strong_count(&held), 1);
         }
     }
 }

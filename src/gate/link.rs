@@ -1,7 +1,9 @@
 //! What a client connection and the requests on it tell each other, and the one ticking task per
 //! worker that ends connections whose deadline passed. No I/O happens here.
 //!
-//! A deadline costs one relaxed store; no timer is armed, moved or polled per request.
+//! A deadline costs one relaxed store; no timer is armed, moved or polled per request. All of a
+//! link changes on its worker's thread alone, so a load and a store do where two threads would need
+//! a locked instruction.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -156,7 +158,7 @@ impl Link {
 
     /// From the first request on.
     pub fn speak_h2(&self) {
-        self.flags.fetch_or(H2, Relaxed);
+        self.set(H2);
     }
 
     /// Whether it speaks HTTP/2.
@@ -176,14 +178,16 @@ impl Link {
 
     /// A request began.
     pub fn begin(&self) {
-        self.requests.fetch_add(ONE_MORE, Relaxed);
+        let before = self.requests.load(Relaxed);
+        self.requests.store(before.wrapping_add(ONE_MORE), Relaxed);
         self.deadline.store(0, Relaxed);
     }
 
     /// Its response was handed over, or nobody wants it any more.
     pub fn finish(&self) {
-        let last = self.requests.fetch_sub(1, Relaxed) as u32 == 1;
-        if last && !self.tunnelled() {
+        let left = self.requests.load(Relaxed) - 1;
+        self.requests.store(left, Relaxed);
+        if left as u32 == 0 && !self.tunnelled() {
             // hyper may wait for the next request without looking at the socket again.
             self.allow(self.timeouts.idle);
         }
@@ -201,7 +205,9 @@ impl Link {
 
     /// A request was given up by the client before its response; answers how many were.
     pub fn cancel(&self) -> u32 {
-        self.cancelled.fetch_add(1, Relaxed) + 1
+        let cancelled = self.cancelled.load(Relaxed) + 1;
+        self.cancelled.store(cancelled, Relaxed);
+        cancelled
     }
 
     /// Lets at most `millis` pass from now on; 0 is no limit. Tick-accurate.
@@ -245,7 +251,7 @@ impl Link {
 
     /// From now on bytes pass unread: the connection was upgraded.
     pub fn tunnel(&self) {
-        self.flags.fetch_or(TUNNEL, Relaxed);
+        self.set(TUNNEL);
         self.allow_all();
     }
 
@@ -274,9 +280,9 @@ impl Link {
     /// Whether everything before this was written, so that a 1xx head may follow.
     pub fn at_boundary(&self, yes: bool) {
         match yes {
-            true => self.flags.fetch_or(BOUNDARY, Relaxed),
-            false => self.flags.fetch_and(!BOUNDARY, Relaxed),
-        };
+            true => self.set(BOUNDARY),
+            false => self.clear(BOUNDARY),
+        }
     }
 
     /// Passes a 1xx response on as it stands on the wire. Not to HTTP/2 clients: hyper has no way
@@ -301,7 +307,7 @@ impl Link {
     fn early(&self, head: &[u8]) {
         if self.flags.load(Relaxed) & BOUNDARY != 0 {
             self.early.lock().extend_from_slice(head);
-            self.flags.fetch_or(EARLY, Relaxed);
+            self.set(EARLY);
         }
     }
 
@@ -310,7 +316,7 @@ impl Link {
         if self.flags.load(Relaxed) & EARLY == 0 {
             return None;
         }
-        self.flags.fetch_and(!EARLY, Relaxed);
+        self.clear(EARLY);
         Some(std::mem::take(&mut *self.early.lock()))
     }
 
@@ -319,8 +325,16 @@ impl Link {
         *self.waker.lock() = Some(waker.clone());
     }
 
+    fn set(&self, flag: u32) {
+        self.flags.store(self.flags.load(Relaxed) | flag, Relaxed);
+    }
+
+    fn clear(&self, flag: u32) {
+        self.flags.store(self.flags.load(Relaxed) & !flag, Relaxed);
+    }
+
     fn raise(&self, flag: u32) {
-        self.flags.fetch_or(flag, Relaxed);
+        self.set(flag);
         if let Some(waker) = self.waker.lock().as_ref() {
             waker.wake_by_ref();
         }

@@ -8,7 +8,7 @@ use tower::{Service, ServiceBuilder};
 use super::{
     access_log::{Record, Recorded},
     admit::Admit,
-    boxes::Boxes,
+    boxes::Boxed,
     exchange::{Body, Exchange, Served},
     forward_auth,
     guard::GuardLayer,
@@ -31,7 +31,7 @@ pub fn stack(
 + 'static
 + use<> {
     let clock = worker.clock;
-    let (worker, boxes) = (worker.clone(), Arc::new(Boxes::default()));
+    let worker = worker.clone();
     ServiceBuilder::new()
         // Outermost: it must see what the client gets, refusals and replaced answers too.
         .layer(Recorded { clock })
@@ -42,7 +42,7 @@ pub fn stack(
         // Around the service alone: it judges before, counts after, and needs the route's jails.
         .layer(GuardLayer { clock })
         .service(tower::service_fn(move |exchange| {
-            boxes.hold(serve(worker.clone(), exchange))
+            Boxed::new(serve(worker.clone(), exchange))
         }))
 }
 

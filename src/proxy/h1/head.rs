@@ -142,8 +142,11 @@ fn fields(
         let name = &head[name..name_end];
         let name = usual(name).map_or_else(|| HeaderName::from_bytes(name), Ok);
         let name = name.map_err(|_| "bad header name")?;
-        let value = HeaderValue::from_maybe_shared(head.slice(value..value_end))
-            .map_err(|_| "bad header value")?;
+        let value = match usual_value(&head[value..value_end]) {
+            Some(usual) => usual,
+            None => HeaderValue::from_maybe_shared(head.slice(value..value_end))
+                .map_err(|_| "bad header value")?,
+        };
         if name == header::CONTENT_LENGTH {
             if !about.content_length(&value)? {
                 continue;
@@ -190,6 +193,26 @@ fn usual(name: &[u8]) -> Option<HeaderName> {
     };
     let same = |known: &&HeaderName| known.as_str().as_bytes().eq_ignore_ascii_case(name);
     known.iter().find(same).cloned()
+}
+
+/// Values that most responses have. These need no share of the head, which costs two locked
+/// instructions, and are known to be well-formed.
+fn usual_value(value: &[u8]) -> Option<HeaderValue> {
+    let known: &[&'static str] = match value.len() {
+        2 => &["br"],
+        4 => &["gzip"],
+        5 => &["bytes", "close"],
+        7 => &["chunked"],
+        8 => &["no-cache", "no-store"],
+        9 => &["text/html"],
+        10 => &["keep-alive", "text/plain"],
+        15 => &["Accept-Encoding"],
+        16 => &["application/json"],
+        24 => &["text/html; charset=utf-8", "application/octet-stream"],
+        _ => &[],
+    };
+    let same = |known: &&&str| known.as_bytes() == value;
+    (known.iter().find(same)).map(|known| HeaderValue::from_static(known))
 }
 
 /// What the lines that end here say about the message.
