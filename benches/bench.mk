@@ -11,7 +11,7 @@ MINUTES ?= 4
 SOAK ?= 600
 KILLS ?= 100
 
-bench-peers: ## CPU per request beside nginx, HAProxy and Caddy (QUICK=1: eight minutes)
+bench-peers: ## CPU per request beside nginx, HAProxy and Caddy (QUICK=1: twelve minutes)
 	$(PYTHON) benches/peers.py $(if $(QUICK),--quick)
 
 bench-botnet: ## 7,000 bots: jailgate live, fail2ban and crowdsec on the same attack's log (MINUTES=4)

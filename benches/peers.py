@@ -17,15 +17,22 @@ from rig import jailgate, load, process, report, servers  # noqa: E402
 RESULTS = Path(__file__).parent / "results"
 AUTH = "X-Forwarded-Method: GET|X-Forwarded-Proto: http|X-Forwarded-Host: bench.example|X-Forwarded-Uri: /page/1|"
 AUTH_H2 = [line.lower() for line in AUTH.split("|") if line]
-FIRST = 3  # times the rounds: the first group's lines are 1 to 5 % wide, and a round is off by 7 %
+# A round is off by 7 %. Where a line is a few per cent from its figure, those it compares are
+# measured in more rounds than the others.
+MORE = 6
 
 
 class Group:
-    """One kind of work: its contenders, how each is driven, and in how many times the rounds."""
+    """One kind of work: its contenders, how each is driven, and who of them takes part in `MORE` times the rounds."""
 
-    def __init__(self, name, base, contenders, path="/1k", connections=64, tls=False, h2=False, close=False, auth=False, times=1):
-        self.name, self.base, self.contenders, self.times = name, base, contenders, times
+    def __init__(self, name, base, contenders, path="/1k", connections=64, tls=False, h2=False, close=False, auth=False, more=()):
+        self.name, self.base, self.contenders, self.more = name, base, contenders, more
         self.path, self.connections, self.tls, self.h2, self.close, self.auth = path, connections, tls, h2, close, auth
+
+    def rounds(self, number):
+        """Who takes part in each round."""
+        every = list(self.contenders)
+        return [every] * number + [[name for name in every if name in self.more]] * (number * (MORE - 1) if self.more else 0)
 
     def drive(self, directory, name, server, seconds):
         """One measurement; CPU is the contender's own, over all its threads and workers."""
@@ -47,7 +54,7 @@ def proxies(directory, upstream, tls=False, big=False):
     tag = "-tls" if tls else ""
     found = {"nginx": servers.nginx_proxy(directory, f"nginx{tag}", upstream, tls)}
     if not tls:
-        found["nginx one listener"] = servers.nginx_proxy(directory, "nginx-shared", upstream, reuseport=False)
+        found["nginx one listener"] = servers.nginx_proxy(directory, "nginx-shared", upstream, listener="")
     if big:
         found["nginx tuned 16×64k"] = servers.nginx_proxy(directory, f"nginx-tuned{tag}", upstream, tls, servers.TUNED)
     found["haproxy"] = servers.haproxy(directory, f"haproxy{tag}", upstream, tls)
@@ -65,14 +72,16 @@ def groups(directory, quick, idle):
     upstream = servers.origin(directory).port
     plain, auth = proxies(directory, upstream, big=True)
     idle.append(plain["jailgate bare"].child.rss())
+    deferred = {"nginx deferred": servers.nginx_proxy(directory, "nginx-deferred", upstream, listener=" reuseport deferred")}
     small = {name: s for name, s in plain.items() if "tuned" not in name and "splice" not in name}
     answers = {"nginx return 200": servers.nginx_return(directory, "nginx-return"),
                "haproxy return": servers.haproxy(directory, "haproxy-return", 0, answer=True),
                "caddy respond": servers.caddy(directory, "caddy-respond", 0, answer=True),
                "jailgate forwardAuth everything": auth}
-    yield Group("HTTP/1.1, 1 KB, 64 connections", "nginx", small, times=FIRST)
+    yield Group("HTTP/1.1, 1 KB, 64 connections", "nginx", small, more=("nginx", "jailgate bare", "jailgate everything"))
     yield Group("forwardAuth answer, HTTP/1.1, 64 connections", "nginx return 200", answers, path="/", auth=True)
-    yield Group("HTTP/1.1, 1 KB, a new connection per request", "nginx", small, close=True)
+    yield Group("HTTP/1.1, 1 KB, a new connection per request", "nginx", {**small, **deferred}, close=True,
+                more=("nginx", "nginx deferred", "jailgate everything"))
     yield Group("HTTP/1.1, 100 KB, 64 connections", "nginx tuned 16×64k", plain, path="/100k")
     yield Group("HTTP/1.1, 1 MB, 64 connections", "nginx tuned 16×64k", plain, path="/1m")
     yield Group("HTTP/1.1, 1 KB, 1,000 connections", "nginx", small, connections=1000)
@@ -124,9 +133,9 @@ def checked(done, idle):
 
 def write(done, idle, rounds, seconds, note):
     head = ["# jailgate beside its peers", "", *(f"- {line}" for line in process.machine()), f"- {jailgate.measured()}",
-            f"- {time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime())}, {rounds} interleaved rounds of {seconds} s, {FIRST} times as many in the first group, client, origin and contender share the {os.cpu_count()} cores",
+            f"- {time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime())}, {rounds} interleaved rounds of {seconds} s, {MORE} times as many for those that a row below compares within a few per cent; client, origin and contender share the {os.cpu_count()} cores",
             f"- load average before and after: {note}",
-            "- CPU is the contender's own (all threads, /proc schedstat). Ratios are taken within a round: median (lowest–highest).",
+            "- CPU is the contender's own (all threads, /proc schedstat). Ratios are taken within a round: median (lowest–highest), ± the standard error of their mean.",
             "- everything = client IP from X-Forwarded-For, allow and deny lists, 100 URL rules, 1,000,000 outside decisions by the program's own CrowdSec subscription from a stand-in for the LAPI, status counting, metrics, timeouts",
             "- requests/s and p99 of contenders that share two cores with client and origin are compressed; CPU per request is the figure to compare", ""]
     body = ["## What must be true", "", report.goals(checked(done, idle), ELSEWHERE), "", "![CPU per request](peers.svg)", ""]
@@ -157,11 +166,11 @@ def main():
     for group in groups(directory, args.quick, idle):
         if args.only and args.only not in group.name:
             continue
-        names = [name for name in group.contenders if name not in out]
-        rows = {name: [] for name in names}
-        for name in names:
+        group.contenders = {name: server for name, server in group.contenders.items() if name not in out}
+        rows = {name: [] for name in group.contenders}
+        for name in group.contenders:
             group.drive(directory, name, group.contenders[name], 1)
-        for number in range(rounds * group.times):
+        for number, names in enumerate(group.rounds(rounds)):
             shift = number % len(names)
             for name in names[shift:] + names[:shift]:
                 rows[name].append(group.drive(directory, name, group.contenders[name], seconds))

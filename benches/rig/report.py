@@ -1,6 +1,6 @@
 """Figures to Markdown and SVG. Ratios are taken within a round; the median and the spread are shown."""
 from html import escape
-from statistics import median
+from statistics import median, stdev
 
 COLOURS = {"nginx": "#8a8f98", "haproxy": "#6f8fbf", "caddy": "#b7a06a", "jailgate": "#c2452d"}
 
@@ -13,6 +13,11 @@ def per_round(rows, base, key):
 
 def spread(values, digits=2):
     return f"{median(values):.{digits}f} ({min(values):.{digits}f}–{max(values):.{digits}f})"
+
+
+def error(values):
+    """The standard error of their mean."""
+    return f" ± {stdev(values) / len(values) ** 0.5:.3f}" if len(values) > 1 else ""
 
 
 def table(rows, base):
@@ -38,7 +43,7 @@ def goals(checked, elsewhere=()):
             lines.append(f"| {work} | {required} | not measured | – |")
             continue
         met = median(values) <= limit if below else median(values) >= limit
-        lines.append(f"| {work} | {required} | {spread(values)} | {'yes' if met else '**no**'} |")
+        lines.append(f"| {work} | {required} | {spread(values, 3)}{error(values)} | {'yes' if met else '**no**'} |")
     lines += [f"| {work} | {required} | {where} | – |" for work, required, where in elsewhere]
     return "\n".join(lines)
 

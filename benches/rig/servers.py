@@ -73,19 +73,19 @@ def origin(directory):
 """, workers=1, affinity="")
 
 
-def nginx_proxy(directory, name, upstream, tls=False, buffers="", reuseport=True):
+def nginx_proxy(directory, name, upstream, tls=False, buffers="", listener=" reuseport"):
     """nginx with a kept-alive upstream; default buffers unless `buffers` says otherwise.
 
     With `reuseport` each pinned worker has a listener of its own and connections spread, as
     jailgate's and HAProxy's do. Without, one worker accepts all that come at once and the other
-    sits idle: a one-core nginx, which batches better and peaks lower.
+    sits idle: a one-core nginx, which batches better and peaks lower. `deferred` is what jailgate
+    does by itself: a connection is accepted when its first bytes are there.
     """
     cert, key, _ = certificate(directory)
-    shared = " reuseport" if reuseport else ""
     listen = f"ssl http2 backlog=4096; ssl_certificate {cert}; ssl_certificate_key {key}" if tls else "backlog=4096"
     return nginx(directory, name, f"""
   upstream origin {{ server 127.0.0.1:{upstream}; keepalive 512; keepalive_requests 100000000; keepalive_timeout 300s; }}
-  server {{ listen 127.0.0.1:@PORT@{shared} {listen};
+  server {{ listen 127.0.0.1:@PORT@{listener} {listen};
     location / {{ proxy_pass http://origin; proxy_http_version 1.1; proxy_set_header Connection "";
       proxy_set_header Host $host; proxy_set_header X-Real-Ip $remote_addr;
       proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for; proxy_set_header X-Forwarded-Proto $scheme;
