@@ -65,8 +65,8 @@ def main():
     late = [sample for sample in samples if sample[0] > args.seconds / 3] or samples
     growth = slope(late) * args.seconds
     flat = growth < max(2.0, mean(m for _, m in late) * 0.03)
-    # connections to the origin stay pooled, at most 200 a server and worker
-    closed = fds_after - fds_before <= 200 * servers.WORKERS
+    # connections to the origin stay pooled, at most so many a server and worker as the configuration says
+    closed = fds_after - fds_before <= jailgate.POOLED * servers.WORKERS
     out = ["# Soak", "", *(f"- {line}" for line in process.machine()), f"- {jailgate.measured()}",
            f"- {time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime())}, {args.seconds} s, {requests:,} requests, {number} reloads, {banned:,} requests denied or not found",
            f"- RSS: first {samples[0][1]:.1f} MB, after the warm-up {late[0][1]:.1f} MB, last {samples[-1][1]:.1f} MB; the line through the later samples changes by {growth:+.2f} MB over the soak: {'flat' if flat else '**not flat**'}",

@@ -22,12 +22,13 @@ DECISIONS = 1_000_000
 
 MANY = "    http: { maxConnections: 0, maxConnectionsPerClient: 0 }\n    transport: { respondingTimeouts: { idleTimeout: 900s } }"
 
-# Keeps as many connections to the origin as nginx's keepalive does.
+# Connections kept to the origin by each worker, as many as nginx's keepalive does.
+POOLED = 512
 SERVICES = """services:
   app:
     servers: [{{ url: "http://127.0.0.1:{upstream}" }}]
-    serversTransport: {{ maxIdleConnsPerHost: 512 }}
-"""
+    serversTransport: {{ maxIdleConnsPerHost: POOLED }}
+""".replace("POOLED", str(POOLED))
 
 BARE = """
 entryPoints:
