@@ -166,7 +166,7 @@ fn reuseport(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     socket.set_nonblocking(true)?;
     // Streamed bodies go out as they come; connections inherit it from here.
     socket.set_tcp_nodelay(true)?;
-    // Clients speak first, in TLS and PROXY headers too. It goes without.
+    // Clients speak first, in TLS and PROXY headers too. Where the kernel cannot, all is as without.
     if let Err(error) = setsockopt(&socket, DeferAccept, &DEFERRED) {
         tracing::debug!(%error, "silent connections are accepted");
     }
@@ -319,6 +319,7 @@ mod tests {
         client.read_to_end(&mut all).await.unwrap();
         assert_eq!(all, b"bye");
     }
+
     #[tokio::test]
     async fn who_says_something_is_accepted_at_once_and_who_is_silent_later() {
         let bound = Bound::bind(&Address::Tcp(([127, 0, 0, 1], 0).into()), 1).unwrap();
