@@ -248,7 +248,7 @@ def drive(ports, share):
     """Every kind of work, on sixteen connections at once. `share` scales the numbers of requests."""
     web, tls, auth = ports["web"], ports["tls"], ports["auth"]
     kinds = [(pages, web, 1500, {})] * 8 + [(questions, auth, 2000, {})] * 6 + [(visits, web, 2500, {})] * 4 + [
-        (bodies, web, 80, {}), (bodies, web, 80, {}), (attacks, web, 120, {}), (pages, web, 1500, {"host": "loop.example"}),
+        (bodies, web, 80, {}), (bodies, web, 80, {}), (attacks, web, 120, {})] + [(pages, web, 700, {"host": "loop.example"})] * 4 + [
         (bodies, web, 40, {"host": "loop.example"}), (pages, tls, 1000, {"tls": True}), (visits, tls, 150, {"tls": True})]
     with ThreadPoolExecutor(16) as pool:
         jobs = [pool.submit(kind, Client(seed, port, **more), max(1, int(count * share)))

@@ -1,6 +1,9 @@
 //! The client's socket as hyper sees it: reads are scanned, silence is timed, 1xx heads are put
 //! in before the response's. It neither parses requests nor decides about them.
 
+mod first;
+mod held;
+
 use std::{
     io,
     mem::MaybeUninit,
@@ -15,6 +18,7 @@ use tokio::{
     net::TcpStream,
 };
 
+use self::held::Held;
 use super::{
     limits::Place,
     link::{Link, Registered},
@@ -29,11 +33,6 @@ use crate::{
 /// A small answer's head and body go out as one piece: `send` is a little cheaper than `writev` and
 /// the copy is short.
 const GATHERED: usize = 2048;
-
-/// What HTTP/2 by prior knowledge begins with.
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// Bytes asked for to tell it by: most requests come whole.
-const FIRST_READ: usize = 4096;
 
 /// How long a body that nobody wants any more is read, in milliseconds.
 const LINGER: Millis = 5_000;
@@ -59,6 +58,8 @@ pub struct Wire {
     /// hyper has nothing left to write: a 1xx head may be put in here.
     boundary: bool,
     early: BytesMut,
+    /// HTTP/2's small writes, until its flush.
+    held: Option<Held>,
     /// A next request came while this one is worked on, so whether the client left is not to be
     /// seen.
     ahead_of_us: bool,
@@ -79,6 +80,7 @@ impl Wire {
             blocked: false,
             boundary: true,
             early: BytesMut::new(),
+            held: None,
             ahead_of_us: false,
             registered,
             _place: place,
@@ -89,46 +91,7 @@ impl Wire {
     pub fn speak_h2(&mut self) {
         self.link().speak_h2();
         self.scanning = false;
-    }
-
-    /// Reads until it is known which protocol is spoken. An error when the client sends nothing,
-    /// or when the end begins first.
-    pub async fn tell_protocol(&mut self) -> io::Result<()> {
-        std::future::poll_fn(|cx| self.poll_first(cx)).await
-    }
-
-    fn poll_first(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        loop {
-            let known = self.ahead.len().min(PREFACE.len());
-            if known > 0 && self.ahead[..known] != PREFACE[..known] {
-                return Poll::Ready(Ok(()));
-            }
-            if known == PREFACE.len() {
-                self.speak_h2();
-                return Poll::Ready(Ok(()));
-            }
-            // Kept at its own size: hyper reads on with a buffer of its own.
-            let mut first = [MaybeUninit::uninit(); FIRST_READ];
-            let mut first = ReadBuf::uninit(&mut first);
-            if Pin::new(&mut self.io)
-                .poll_read(cx, &mut first)?
-                .is_pending()
-            {
-                self.waiting();
-                self.alive(cx)?;
-                if self.link().draining() {
-                    return Poll::Ready(Err(io::ErrorKind::Interrupted.into()));
-                }
-                return Poll::Pending;
-            }
-            if first.filled().is_empty() {
-                return match self.ahead.is_empty() {
-                    true => Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
-                    false => Poll::Ready(Ok(())),
-                };
-            }
-            self.ahead.extend_from_slice(first.filled());
-        }
+        self.held = Some(Held::default());
     }
 
     /// Whether hyper need not look for the client's end by itself.
@@ -167,7 +130,7 @@ impl Wire {
             self.scanning = false;
         }
         if !self.scanning {
-            self.link().allow_all();
+            self.heard();
             return;
         }
         let before = self.scan.found();
@@ -179,9 +142,16 @@ impl Wire {
         let phase = self.scan.phase();
         // A head is timed from its first byte to its last, a body anew with every read.
         if phase != self.phase || phase != Phase::Head {
-            self.link().allow_all();
+            self.heard();
         }
         self.phase = phase;
+    }
+
+    /// Ends what silence began. Who takes nothing does not make up for it by sending.
+    fn heard(&self) {
+        if !self.blocked {
+            self.link().allow_all();
+        }
     }
 
     /// Whether the client left while its request is worked on. hyper would find out by reading on,
@@ -277,6 +247,34 @@ impl Wire {
         })
     }
 
+    /// Has HTTP/2's small writes wait for its flush.
+    fn poll_held(
+        &mut self,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<Option<usize>>> {
+        let Some(held) = &mut self.held else {
+            return Poll::Ready(Ok(None));
+        };
+        match held.poll_take(cx, &mut self.io, slices) {
+            // The client has not taken it yet.
+            taken @ Poll::Ready(Ok(Some(_))) => taken,
+            other => self.after_write(cx, other),
+        }
+    }
+
+    /// Writes what a flush put off. A client that takes nothing does not keep us from reading.
+    fn write_due(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        let Some(held) = self.held.as_mut().filter(|held| held.is_due()) else {
+            return Ok(());
+        };
+        let out = held.poll_out(cx, &mut self.io);
+        match self.after_write(cx, out) {
+            Poll::Ready(written) => written,
+            Poll::Pending => Ok(()),
+        }
+    }
+
     /// A client that does not read is timed like one that does not send.
     fn after_write<R>(
         &mut self,
@@ -309,6 +307,7 @@ impl AsyncRead for Wire {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
+        this.write_due(cx)?;
         let before = buf.filled().len();
         if !this.ahead.is_empty() {
             let taken = this.ahead.len().min(buf.remaining());
@@ -357,6 +356,9 @@ impl AsyncWrite for Wire {
     ) -> Poll<io::Result<usize>> {
         let this = &mut *self;
         ready!(this.before_write(cx))?;
+        if let Some(taken) = ready!(this.poll_held(cx, &[io::IoSlice::new(bytes)]))? {
+            return Poll::Ready(Ok(taken));
+        }
         let result = Pin::new(&mut this.io).poll_write(cx, bytes);
         this.after_write(cx, result)
     }
@@ -368,6 +370,9 @@ impl AsyncWrite for Wire {
     ) -> Poll<io::Result<usize>> {
         let this = &mut *self;
         ready!(this.before_write(cx))?;
+        if let Some(taken) = ready!(this.poll_held(cx, slices))? {
+            return Poll::Ready(Ok(taken));
+        }
         let length: usize = slices.iter().map(|slice| slice.len()).sum();
         let result = if let Some(result) = this.poll_splice(cx, slices) {
             result
@@ -402,6 +407,9 @@ impl AsyncWrite for Wire {
         }
         ready!(this.poll_early(cx))?;
         this.poll_gone(cx)?;
+        if this.held.as_mut().is_some_and(|held| held.put_off(cx)) {
+            return Poll::Ready(Ok(()));
+        }
         let result = Pin::new(&mut this.io).poll_flush(cx);
         this.after_write(cx, result)
     }
@@ -414,6 +422,10 @@ impl AsyncWrite for Wire {
             return Poll::Ready(Ok(()));
         }
         if !this.lingering {
+            if let Some(held) = &mut this.held {
+                let out = held.poll_out(cx, &mut this.io);
+                ready!(this.after_write(cx, out))?;
+            }
             let result = Pin::new(&mut this.io).poll_shutdown(cx);
             ready!(this.after_write(cx, result))?;
         }

@@ -4,6 +4,7 @@
 mod closing;
 mod drain;
 mod forward_auth;
+mod h2;
 mod limits;
 mod long;
 mod protocols;

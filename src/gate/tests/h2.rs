@@ -1,0 +1,272 @@
+//! HTTP/2 frame by frame: what leaves together, clients that take nothing, floods.
+
+use std::{collections::HashMap, path::Path, sync::Arc, time::Duration};
+
+use parking_lot::Mutex;
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::{TcpSocket, TcpStream},
+};
+use tokio_util::io::InspectReader;
+
+use super::{
+    protocols::{WHOAMI, certificate},
+    support::{Running, Service},
+};
+
+const DATA: u8 = 0;
+const GOAWAY: u8 = 7;
+
+/// As many as a client may have open at once.
+const STREAMS: u32 = 100;
+/// A window for everything, and one that makes short frames.
+const WIDE: u32 = 0x3fff_0000;
+const NARROW: u32 = 4_000;
+const WAYS: [(bool, u32); 4] = [(false, WIDE), (false, NARROW), (true, WIDE), (true, NARROW)];
+
+/// One HTTP/2 frame.
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    let mut frame = vec![length[1], length[2], length[3], kind, flags];
+    frame.extend(stream.to_be_bytes());
+    frame.extend(payload);
+    frame
+}
+
+struct Frame<'a> {
+    kind: u8,
+    stream: u32,
+    payload: &'a [u8],
+}
+
+/// Every whole one.
+fn frames(mut bytes: &[u8]) -> Vec<Frame<'_>> {
+    let mut all = Vec::new();
+    while let Some((head, rest)) = bytes.split_first_chunk::<9>() {
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+        let Some((payload, rest)) = rest.split_at_checked(length as usize) else {
+            break;
+        };
+        all.push(Frame {
+            kind: head[3],
+            stream: u32::from_be_bytes([head[5], head[6], head[7], head[8]]),
+            payload,
+        });
+        bytes = rest;
+    }
+    all
+}
+
+/// What a client begins with, and how much of each answer may come before it says more.
+fn preface(window: u32) -> Vec<u8> {
+    let mut begin = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    let settings = [&[0, 4], &window.to_be_bytes()[..]].concat();
+    begin.extend(frame(4, 0, 0, &settings));
+    begin.extend(more(0, WIDE));
+    begin
+}
+
+/// So much more may come.
+fn more(stream: u32, window: u32) -> Vec<u8> {
+    frame(8, 0, stream, &window.to_be_bytes())
+}
+
+/// GET http://a/
+fn request(stream: u32) -> Vec<u8> {
+    frame(1, 5, stream, &[0x82, 0x86, 0x84, 0x41, 1, b'a'])
+}
+
+/// The same with a long path and user agent, for whoami to tell.
+fn wordy(stream: u32) -> Vec<u8> {
+    let mut block = vec![0x82, 0x86, 0x41, 1, b'a', 4, 126];
+    block.extend([b'/'; 126]);
+    block.extend([0x0f, 43, 126]);
+    block.extend([b'u'; 126]);
+    frame(1, 5, stream, &block)
+}
+
+/// All that a client may have open at once.
+fn streams() -> impl Iterator<Item = u32> {
+    (0..STREAMS).map(|number| 2 * number + 1)
+}
+
+/// Lengths of TLS records.
+fn records(mut bytes: &[u8]) -> Vec<usize> {
+    let mut all = Vec::new();
+    while let Some((head, rest)) = bytes.split_at_checked(5) {
+        let length = usize::from(head[3]) << 8 | usize::from(head[4]);
+        all.push(length);
+        bytes = rest.get(length..).unwrap_or_default();
+    }
+    all
+}
+
+fn connector(dir: &Path) -> tokio_rustls::TlsConnector {
+    let mut config = (**certificate(dir).config()).clone();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    tokio_rustls::TlsConnector::from(Arc::new(config))
+}
+
+fn tls(dir: &Path) -> String {
+    let dir = dir.display();
+    format!("tls: {{certFile: {dir}/cert.pem, keyFile: {dir}/key.pem}}")
+}
+
+#[tokio::test]
+async fn answers_that_are_ready_together_leave_as_one_record() {
+    let dir = tempfile::tempdir().unwrap();
+    let connector = connector(dir.path());
+    let gate = Running::start(&format!(
+        "entryPoints: {{web: {{address: '127.0.0.1:0', {}}}}}\n\
+         routes: [{{service: whoami@internal}}]",
+        tls(dir.path())
+    ));
+    let raw = Arc::new(Mutex::new(Vec::new()));
+    let noted = raw.clone();
+    let stream = TcpStream::connect(gate.address()).await.unwrap();
+    let stream = InspectReader::new(stream, move |read| noted.lock().extend_from_slice(read));
+    let mut client = connector
+        .connect("localhost".try_into().unwrap(), stream)
+        .await
+        .unwrap();
+    let asked = streams().take(8).flat_map(wordy);
+    let asked: Vec<u8> = preface(WIDE).into_iter().chain(asked).collect();
+    client.write_all(&asked).await.unwrap();
+    let (mut answer, mut lengths) = (Vec::new(), Vec::new());
+    while lengths.len() < 8 {
+        assert!(client.read_buf(&mut answer).await.unwrap() > 0, "closed");
+        let bodies = frames(&answer)
+            .into_iter()
+            .filter(|frame| frame.kind == DATA);
+        lengths = bodies.map(|frame| frame.payload.len()).collect();
+        lengths.retain(|length| *length > 0);
+    }
+    let (all, longest) = (lengths.iter().sum(), *lengths.iter().max().unwrap());
+    assert!(longest > 256, "h2 itself gathers {longest} bytes");
+    let largest = records(&raw.lock()).into_iter().max();
+    assert!(
+        largest > Some(all),
+        "{all} bytes in records of {largest:?} at most"
+    );
+}
+
+/// A long page.
+fn page() -> String {
+    (0..10_000).map(|number| format!("{number:06} ")).collect()
+}
+
+/// In the clear or not.
+trait Stream: AsyncRead + AsyncWrite + Unpin {}
+impl<S: AsyncRead + AsyncWrite + Unpin> Stream for S {}
+
+/// Asks for it on every stream: more than the sockets between hold.
+async fn ask_for_pages(timeout: &str, secure: bool, window: u32) -> (Box<dyn Stream>, Running) {
+    let service = Service::start(|_| {
+        let page = page();
+        let length = page.len();
+        format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{page}")
+    })
+    .await;
+    let dir = tempfile::tempdir().unwrap();
+    let connector = connector(dir.path());
+    let secured = if secure {
+        tls(dir.path()) + ", "
+    } else {
+        String::new()
+    };
+    let gate = Running::start(&format!(
+        "entryPoints: {{web: {{address: '127.0.0.1:0', {secured}\
+         transport: {{respondingTimeouts: {{readTimeout: {timeout}}}}}}}}}\n\
+         services: {{app: {{servers: [{{url: 'http://{}'}}]}}}}\n\
+         routes: [{{service: app}}]\n",
+        service.address
+    ));
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    let socket = socket.connect(gate.address()).await.unwrap();
+    let name = "localhost".try_into().unwrap();
+    let mut client: Box<dyn Stream> = match secure {
+        true => Box::new(connector.connect(name, socket).await.unwrap()),
+        false => Box::new(socket),
+    };
+    client.write_all(&preface(window)).await.unwrap();
+    let asked: Vec<u8> = streams().flat_map(request).collect();
+    client.write_all(&asked).await.unwrap();
+    for _ in 0..page().len().div_ceil(window as usize) {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let windows: Vec<u8> = streams().flat_map(|stream| more(stream, window)).collect();
+        // it may have been given up by now
+        let _ = client.write_all(&windows).await;
+        let _ = client.flush().await;
+    }
+    (client, gate)
+}
+
+#[tokio::test]
+async fn a_client_that_reads_late_gets_every_answer_whole() {
+    for (secure, window) in WAYS {
+        let (mut client, _gate) = ask_for_pages("60s", secure, window).await;
+        let (mut answer, mut all) = (Vec::new(), 0);
+        while all < STREAMS as usize * page().len() {
+            assert!(client.read_buf(&mut answer).await.unwrap() > 0, "closed");
+            let bodies = frames(&answer)
+                .into_iter()
+                .filter(|frame| frame.kind == DATA);
+            all = bodies.map(|frame| frame.payload.len()).sum();
+        }
+        let mut bodies = HashMap::<u32, Vec<u8>>::new();
+        for frame in frames(&answer).iter().filter(|frame| frame.kind == DATA) {
+            bodies
+                .entry(frame.stream)
+                .or_default()
+                .extend(frame.payload);
+        }
+        for stream in streams() {
+            let body = &bodies[&stream];
+            assert!(
+                body == page().as_bytes(),
+                "stream {stream}: {} bytes",
+                body.len()
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_reads_nothing_is_given_up() {
+    for (secure, window) in WAYS {
+        let (mut client, _gate) = ask_for_pages("300ms", secure, window).await;
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let mut answer = Vec::new();
+        let end = client.read_to_end(&mut answer);
+        let end = tokio::time::timeout(Duration::from_secs(5), end).await;
+        assert!(end.is_ok(), "still open after {} bytes", answer.len());
+        let all = STREAMS as usize * page().len();
+        assert!(answer.len() < all, "all was sent: nothing was blocked");
+    }
+}
+
+#[tokio::test]
+async fn a_rapid_reset_ends_the_connection_within_a_thousand_streams() {
+    let gate = Running::start(&format!(
+        "entryPoints: {{web: {{address: '127.0.0.1:0'}}}}\n{WHOAMI}"
+    ));
+    let mut client = gate.client().await;
+    let mut flood = preface(WIDE);
+    for stream in (1..6_000).step_by(2) {
+        flood.extend(request(stream));
+        // CANCEL at once
+        flood.extend(frame(3, 0, stream, &[0, 0, 0, 8]));
+    }
+    client.send(flood).await;
+    let mut answer = Vec::new();
+    let read = client.0.read_to_end(&mut answer);
+    let _ = tokio::time::timeout(Duration::from_secs(10), read)
+        .await
+        .unwrap();
+    let frames = frames(&answer);
+    let goaway = frames.iter().find(|frame| frame.kind == GOAWAY);
+    let last = goaway.expect("no GOAWAY").payload.first_chunk().unwrap();
+    let last = u32::from_be_bytes(*last);
+    assert!(last < 2_000, "{last}");
+}
