@@ -56,7 +56,10 @@ def wrk(directory, url, seconds, connections, path="/", headers="", close=False)
 
 def h2load(directory, url, seconds, connections, streams=4, headers=()):
     """As [`wrk`], over HTTP/2 (prior knowledge on http://, ALPN on https://)."""
-    log = Path(directory) / "h2load.log"
+    # In a directory of its own: a contender that watches the one with its certificate and its lists
+    # would be woken by every line.
+    log = Path(directory) / "h2load" / "log"
+    log.parent.mkdir(exist_ok=True)
     log.unlink(missing_ok=True)
     argv = ["h2load", "-t1", f"-c{connections}", f"-m{streams}", f"-D{seconds}", f"--log-file={log}"]
     for header in ("user-agent: Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0",
