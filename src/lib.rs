@@ -7,6 +7,7 @@ pub mod cli;
 pub mod cloudflare;
 pub mod config;
 pub mod crowdsec;
+pub mod directories;
 pub mod engine;
 pub mod gate;
 pub mod notify;

@@ -27,6 +27,7 @@ const FLOORS: &[&[&str]] = &[
     &["proxy"],
     &["telemetry"],
     &["config"],
+    &["directories"],
     &["engine"],
     &["tasks", "time"],
 ];

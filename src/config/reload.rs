@@ -10,24 +10,26 @@ mod tests;
 
 use std::{
     collections::HashSet,
-    fs,
+    fs, future, io,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
-use notify::{
-    Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher,
-    event::{AccessKind, AccessMode, ModifyKind},
-};
 use parking_lot::Mutex;
 use tokio::{sync::Notify, time};
 
-use crate::tasks::Tasks;
+use crate::{
+    directories::{Directories, Happened},
+    tasks::Tasks,
+};
 
 /// How often files are looked at when no event comes: network file systems send none.
 const POLL: Duration = Duration::from_secs(2);
+
+/// What is written line by line beside them, a log for one, wakes it ten times a second at most.
+const GATHER: Duration = Duration::from_millis(100);
 
 /// A file counts as written when it has not changed for this long …
 const SETTLE: Duration = Duration::from_millis(150);
@@ -45,21 +47,21 @@ pub struct Watch {
 #[derive(Debug)]
 struct Shared {
     files: Mutex<Vec<(PathBuf, Option<Seen>)>>,
-    /// The same files and what their links lead to: events about others wake nobody.
-    own: Mutex<HashSet<PathBuf>>,
-    /// Written to since they were last closed.
-    unfinished: Mutex<HashSet<PathBuf>>,
-    events: Mutex<Option<Events>>,
-    woken: Notify,
+    /// Other files are followed from now on.
+    other: Notify,
     changed: Notify,
 }
 
-/// The kernel's events for the directories of the followed files: a file that is replaced is
-/// another file, but its directory stays.
-#[derive(Debug)]
-struct Events {
-    watcher: RecommendedWatcher,
-    directories: HashSet<PathBuf>,
+/// Looks at the followed files when something happens to them.
+struct Watcher {
+    shared: Arc<Shared>,
+    /// The directories of the followed files: a file that is replaced is another file, but its
+    /// directory stays.
+    directories: Option<Directories>,
+    /// The followed files and what their links lead to: what happens to others is no news.
+    own: HashSet<PathBuf>,
+    /// Written to since they were last closed.
+    unfinished: HashSet<PathBuf>,
 }
 
 /// What tells one state of a file from another.
@@ -80,15 +82,9 @@ impl Watch {
     fn with(tasks: &Tasks, files: Vec<PathBuf>, events: bool) -> Self {
         let shared = Arc::new(Shared {
             files: Mutex::default(),
-            own: Mutex::default(),
-            unfinished: Mutex::default(),
-            events: Mutex::default(),
-            woken: Notify::new(),
+            other: Notify::new(),
             changed: Notify::new(),
         });
-        if events {
-            *shared.events.lock() = Shared::events(&shared);
-        }
         let watch = Self { shared };
         watch.follow(files);
         let (shared, stop) = (watch.shared.clone(), tasks.stopping());
@@ -97,7 +93,7 @@ impl Watch {
             async move {
                 tokio::select! {
                     () = stop.cancelled() => {}
-                    () = shared.run() => {}
+                    () = Watcher::new(shared, events).run() => {}
                 }
             }
         });
@@ -112,17 +108,8 @@ impl Watch {
             let seen = known.map_or_else(|| Seen::of(&path), |(_, seen)| seen.clone());
             (path, seen)
         };
-        let files: Vec<_> = files.into_iter().map(seen).collect();
-        *followed = files;
-        let own = with_targets(followed.iter().map(|(path, _)| path));
-        // The watcher's thread answers below and may be waiting for us above.
-        drop(followed);
-        let directories = own.iter().filter_map(|path| path.parent());
-        let directories = directories.map(Path::to_owned).collect();
-        *self.shared.own.lock() = own;
-        if let Some(events) = &mut *self.shared.events.lock() {
-            events.follow(directories);
-        }
+        *followed = files.into_iter().map(seen).collect();
+        self.shared.other.notify_one();
     }
 
     /// Resolves when a followed file has changed and lies still; safe to drop and call again.
@@ -131,124 +118,122 @@ impl Watch {
     }
 }
 
-impl Shared {
-    fn events(shared: &Arc<Self>) -> Option<Events> {
-        let weak = Arc::downgrade(shared);
-        let watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
-            if let Some(shared) = weak.upgrade() {
-                shared.note(event);
-            }
-        });
-        match watcher {
-            Ok(watcher) => Some(Events {
-                watcher,
-                directories: HashSet::new(),
-            }),
-            Err(error) => {
-                tracing::warn!(%error, "no file events; files are looked at every two seconds");
-                None
-            }
+impl Watcher {
+    fn new(shared: Arc<Shared>, events: bool) -> Self {
+        let directories = events.then(Directories::new).transpose();
+        Self {
+            directories: directories.unwrap_or_else(|error| none(&error)),
+            shared,
+            own: HashSet::new(),
+            unfinished: HashSet::new(),
         }
     }
 
-    fn note(&self, event: notify::Result<Event>) {
-        if let Ok(mut event) = event {
-            // A log or a database beside the configuration is written to all the time.
-            if matches!(
-                event.kind,
-                EventKind::Access(_) | EventKind::Modify(ModifyKind::Data(_))
-            ) {
-                let own = self.own.lock();
-                event.paths.retain(|path| own.contains(path));
-                if event.paths.is_empty() {
-                    return;
-                }
-            }
-            let mut unfinished = self.unfinished.lock();
-            match event.kind {
-                EventKind::Access(AccessKind::Close(AccessMode::Write)) | EventKind::Remove(_) => {
-                    event.paths.iter().for_each(|path| {
-                        unfinished.remove(path);
-                    });
-                }
-                EventKind::Modify(ModifyKind::Data(_)) => unfinished.extend(event.paths),
-                // Looking at the files is no news: it would wake itself for ever.
-                EventKind::Access(_) => return,
-                _ => {}
-            }
-        }
-        self.woken.notify_one();
-    }
-
-    async fn run(&self) {
+    async fn run(mut self) {
+        let shared = self.shared.clone();
+        let mut poll = time::interval(POLL);
         loop {
-            tokio::select! {
-                () = self.woken.notified() => {}
-                () = time::sleep(POLL) => {}
+            let look = tokio::select! {
+                () = shared.other.notified() => true,
+                _ = poll.tick() => true,
+                () = happened(&mut self.directories) => false,
+            };
+            if !self.take() && !look {
+                continue;
             }
+            self.cover();
             if self.differs() {
                 self.settled().await;
-                self.changed.notify_one();
+                shared.changed.notify_one();
             }
         }
+    }
+
+    /// Watches where the followed files are now.
+    fn cover(&mut self) {
+        self.own = with_targets(self.shared.files.lock().iter().map(|(path, _)| path));
+        let parents: HashSet<_> = self.own.iter().filter_map(|path| path.parent()).collect();
+        let parents: Vec<_> = parents.into_iter().map(Path::to_owned).collect();
+        if let Some(directories) = &mut self.directories {
+            directories.cover(&parents);
+        }
+    }
+
+    /// Notes who is being written to; answers whether there was news.
+    fn take(&mut self) -> bool {
+        let Some(directories) = &mut self.directories else {
+            return false;
+        };
+        let (own, unfinished) = (&self.own, &mut self.unfinished);
+        let mut news = false;
+        let taken = directories.take(|happened| {
+            news |= match happened {
+                Happened::Written(path) if own.contains(&path) => unfinished.insert(path),
+                Happened::Done(path) if own.contains(&path) => {
+                    unfinished.remove(&path);
+                    true
+                }
+                // A log or a database beside the configuration is written to all the time.
+                Happened::Written(_) | Happened::Done(_) => false,
+                Happened::Other => true,
+            };
+        });
+        if let Err(error) = taken {
+            self.directories = none(&error);
+        }
+        news
     }
 
     fn differs(&self) -> bool {
-        let files = self.files.lock();
+        let files = self.shared.files.lock();
         files.iter().any(|(path, seen)| Seen::of(path) != *seen)
     }
 
     /// Waits until nothing changes any more, and takes that state as the known one.
-    async fn settled(&self) {
+    async fn settled(&mut self) {
         let mut quiet = 0;
         loop {
             if self.differs() {
                 quiet = 0;
-                for (path, seen) in self.files.lock().iter_mut() {
+                for (path, seen) in self.shared.files.lock().iter_mut() {
                     *seen = Seen::of(path);
                 }
             } else {
                 quiet += 1;
             }
-            let enough = if self.unfinished() {
-                QUIET_UNFINISHED
-            } else {
-                QUIET
+            let enough = match self.is_unfinished() {
+                true => QUIET_UNFINISHED,
+                false => QUIET,
             };
             if quiet >= enough {
-                self.unfinished.lock().clear();
+                self.unfinished.clear();
                 return;
             }
             time::sleep(SETTLE).await;
+            self.take();
         }
     }
 
-    fn unfinished(&self) -> bool {
-        if self.files.lock().iter().any(|(_, seen)| seen.is_none()) {
-            return true;
-        }
-        let open = self.unfinished.lock();
-        self.own.lock().iter().any(|path| open.contains(path))
+    fn is_unfinished(&self) -> bool {
+        let gone = |(_, seen): &(_, Option<Seen>)| seen.is_none();
+        self.shared.files.lock().iter().any(gone)
+            || self.own.iter().any(|path| self.unfinished.contains(path))
     }
 }
 
-impl Events {
-    fn follow(&mut self, wanted: HashSet<PathBuf>) {
-        for gone in self.directories.difference(&wanted) {
-            // It may be gone already; then so is its watch.
-            let _ = self.watcher.unwatch(gone);
-        }
-        self.directories = wanted
-            .into_iter()
-            .filter(|directory| {
-                self.directories.contains(directory)
-                    || self
-                        .watcher
-                        .watch(directory, RecursiveMode::NonRecursive)
-                        .is_ok()
-            })
-            .collect();
+/// Resolves when something happened, and the rest of it has had its time.
+async fn happened(directories: &mut Option<Directories>) {
+    let Some(watch) = directories else {
+        return future::pending().await;
+    };
+    if let Err(error) = watch.happened(GATHER).await {
+        *directories = none(&error);
     }
+}
+
+fn none(error: &io::Error) -> Option<Directories> {
+    tracing::warn!(%error, "no file events; files are looked at every two seconds");
+    None
 }
 
 impl Seen {

@@ -6,24 +6,17 @@
 mod reader;
 mod scan;
 
-use std::{
-    collections::BTreeSet,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{future, io, path::PathBuf, sync::Arc, time::Duration};
 
-use notify::{RecommendedWatcher, RecursiveMode, Watcher};
-use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, warn};
+use tracing::warn;
 
 use super::{
     checkpoint::Checkpoints,
     format::{Format, Unparsed},
     intake::Intake,
 };
-use crate::time::Clock;
+use crate::{directories::Directories, time::Clock};
 pub use reader::Line;
 pub use scan::Follower;
 
@@ -42,13 +35,6 @@ pub struct Follow {
     pub clock: Clock,
     /// Ends it.
     pub stop: CancellationToken,
-}
-
-/// Wakes a follower when something happens in the directories it looks at.
-struct Watch {
-    watcher: Option<RecommendedWatcher>,
-    watched: BTreeSet<PathBuf>,
-    wake: Arc<Notify>,
 }
 
 /// Without any event: files are looked at this often all the same.
@@ -83,7 +69,7 @@ pub async fn follow(this: Follow) {
         tokio::select! {
             () = this.stop.cancelled() => {}
             () = tokio::time::sleep(poll) => {}
-            () = watch.wake.notified() => tokio::time::sleep(GATHER).await,
+            () = watch.happened() => {}
         }
     }
 }
@@ -126,47 +112,36 @@ impl Drop for Lag {
     }
 }
 
+/// Wakes a follower when something happens in the directories it looks at.
+struct Watch(Option<Directories>);
+
 impl Watch {
     fn new() -> Self {
-        let wake = Arc::new(Notify::new());
-        let waker = wake.clone();
-        let watcher = notify::recommended_watcher(move |_| waker.notify_one());
-        if let Err(error) = &watcher {
-            warn!(%error, "no file events, access logs are polled");
-        }
-        Self {
-            watcher: watcher.ok(),
-            watched: BTreeSet::new(),
-            wake,
-        }
+        Self(Directories::new().map_or_else(|error| Self::none(&error), Some))
+    }
+
+    fn none(error: &io::Error) -> Option<Directories> {
+        warn!(%error, "no file events, access logs are polled");
+        None
     }
 
     /// Watches these directories; answers whether all are.
-    fn cover(&mut self, directories: &[PathBuf]) -> bool {
-        let Some(watcher) = &mut self.watcher else {
-            return false;
-        };
-        self.watched
-            .retain(|old| directories.contains(old) && old.is_dir());
-        let mut all = true;
-        for directory in directories {
-            all &= self.watched.contains(directory) || {
-                let watching = watch_one(watcher, directory);
-                if watching {
-                    self.watched.insert(directory.clone());
-                }
-                watching
-            };
-        }
-        all
+    fn cover(&mut self, wanted: &[PathBuf]) -> bool {
+        self.0.as_mut().is_some_and(|watch| watch.cover(wanted))
     }
-}
 
-fn watch_one(watcher: &mut RecommendedWatcher, directory: &Path) -> bool {
-    watcher
-        .watch(directory, RecursiveMode::NonRecursive)
-        .inspect_err(|error| debug!(path = %directory.display(), %error, "not watched"))
-        .is_ok()
+    async fn happened(&mut self) {
+        let Some(watch) = &mut self.0 else {
+            return future::pending().await;
+        };
+        let told = async {
+            watch.happened(GATHER).await?;
+            watch.take(|_| {})
+        };
+        if let Err(error) = told.await {
+            self.0 = Self::none(&error);
+        }
+    }
 }
 
 #[cfg(test)]

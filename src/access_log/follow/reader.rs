@@ -21,8 +21,10 @@ pub enum Line<'a> {
 /// How one step of reading went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Lines were handed on, or part of one was read.
+    /// Lines were handed on, or part of one was read; more than that may be there by now.
     Read,
+    /// The same, and that was all there was.
+    ReadAll,
     /// Nothing new.
     Idle,
     /// The file was cut or written anew since the last step; nothing was handed on.
@@ -59,9 +61,8 @@ pub const SCRATCH: usize = MAX_LINE + CHUNK;
 impl Reader {
     /// Opens at the start of a line.
     pub fn open(file: File, start: u64, now: Millis) -> io::Result<Self> {
-        let meta = file.metadata()?;
         Ok(Self {
-            id: (meta.dev(), meta.ino()),
+            id: id_of(&file)?,
             fingerprint: fingerprint(&file)?,
             file,
             start,
@@ -96,7 +97,10 @@ impl Reader {
         }
         self.read += fresh as u64;
         self.lines(&scratch[..held + fresh], sink);
-        Ok(Step::Read)
+        Ok(match fresh {
+            CHUNK => Step::Read,
+            _ => Step::ReadAll,
+        })
     }
 
     /// Hands on what stands behind the last newline: of a file nobody writes to any more.
@@ -150,6 +154,11 @@ impl Reader {
         }
         Ok(same)
     }
+}
+
+/// Which file this is.
+pub fn id_of(file: &File) -> io::Result<FileId> {
+    file.metadata().map(|meta| (meta.dev(), meta.ino()))
 }
 
 /// Whether these first bytes of a file are those of the fingerprint.

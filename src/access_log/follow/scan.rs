@@ -26,6 +26,8 @@ use crate::{
 pub struct Follower {
     pattern: PathBuf,
     checkpoints: Checkpoints,
+    /// What the pattern meant at the last look.
+    paths: Vec<PathBuf>,
     readers: Vec<Reader>,
     scratch: Box<[u8]>,
     /// Nothing was known of this path when we began: older siblings are not ours.
@@ -54,6 +56,7 @@ impl Follower {
             first_life: checkpoints.of(&pattern).is_empty(),
             pattern,
             checkpoints,
+            paths: Vec::new(),
             readers: Vec::new(),
             scratch: vec![0; SCRATCH].into(),
         }
@@ -62,15 +65,17 @@ impl Follower {
     /// Looks at the paths once and reads at most one chunk of every file.
     pub fn pump(&mut self, now: Millis, sink: &mut dyn FnMut(Line<'_>)) -> Pumped {
         let paths = paths(&self.pattern);
-        let standing: Vec<FileId> = paths.iter().filter_map(|path| id_at(path).ok()).collect();
-        for path in &paths {
-            match self.arrive(path, &standing, now) {
+        let ids: Vec<_> = paths.iter().map(|path| id_at(path)).collect();
+        let standing: Vec<FileId> = ids.iter().flatten().copied().collect();
+        for (path, id) in paths.iter().zip(ids) {
+            match id.and_then(|id| self.arrive(path, id, &standing, now)) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
                     warn!(path = %path.display(), %error, "access log not readable");
                 }
                 _ => {}
             }
         }
+        self.paths = paths;
         self.first_life = false;
         // What was rotated away is older: to its end first, so that events come in their order.
         let more =
@@ -92,13 +97,10 @@ impl Follower {
         &self.checkpoints
     }
 
-    /// Directories in which something may happen.
+    /// Directories in which something may happen, as of the last look.
     pub fn directories(&self) -> Vec<PathBuf> {
         let parent = |path: &Path| path.parent().unwrap_or(Path::new(".")).to_path_buf();
-        let mut all: Vec<_> = paths(&self.pattern)
-            .iter()
-            .map(|path| parent(path))
-            .collect();
+        let mut all: Vec<_> = self.paths.iter().map(|path| parent(path)).collect();
         let literal = |path: &&Path| !is_glob(path);
         all.extend(
             self.pattern
@@ -113,12 +115,23 @@ impl Follower {
     }
 
     /// Sees to it that the file now at `path` is read, from the right place.
-    fn arrive(&mut self, path: &Path, standing: &[FileId], now: Millis) -> io::Result<()> {
-        let id = id_at(path)?;
-        if self.readers.iter().any(|reader| reader.id == id) {
+    fn arrive(
+        &mut self,
+        path: &Path,
+        id: FileId,
+        standing: &[FileId],
+        now: Millis,
+    ) -> io::Result<()> {
+        let read = |id| self.readers.iter().any(|reader| reader.id == id);
+        if read(id) {
             return Ok(());
         }
         let file = File::open(path)?;
+        // It may be another one by now.
+        let id = reader::id_of(&file)?;
+        if read(id) {
+            return Ok(());
+        }
         // A known file that begins otherwise was cut, or its inode was used again.
         let ghost = match self.known(id) {
             Some(was) if was.offset > 0 && !reader::matches(&file, was.fingerprint)? => {
@@ -161,11 +174,11 @@ impl Follower {
     fn read(&mut self, at: usize, now: Millis, sink: &mut dyn FnMut(Line<'_>)) -> bool {
         let reader = &mut self.readers[at];
         match reader.step(&mut self.scratch, sink) {
-            Ok(Step::Read) => {
+            Ok(step @ (Step::Read | Step::ReadAll)) => {
                 reader.active = now;
                 let reader = &self.readers[at];
                 self.note(reader);
-                true
+                step == Step::Read
             }
             Ok(Step::Idle) => false,
             Ok(Step::Cut) => {

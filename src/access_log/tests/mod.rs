@@ -378,6 +378,29 @@ async fn a_reload_reads_no_line_twice_and_takes_on_new_logs() {
         .await;
 }
 
+/// And not at the next look, which is once a second.
+#[tokio::test]
+async fn a_line_is_counted_when_it_is_written() {
+    let bench =
+        Bench::new("accessLogs: [{ path: HERE/access.log, format: traefik-json, jails: [web] }]");
+    let path = bench.dir.path().join("access.log");
+    let mut sources = bench.sources();
+    sources.start();
+    let line = traefik(bench.now(), "{}") + "\n";
+    let all = async {
+        for lines in 1..=20 {
+            append(&path, &line);
+            bench
+                .until("a line", |bench| {
+                    bench.shared.metrics.log_lines.get() == lines
+                })
+                .await;
+        }
+    };
+    let soon = Duration::from_secs(5);
+    tokio::time::timeout(soon, all).await.expect("lines wait");
+}
+
 fn append(path: &Path, text: &str) {
     let mut file = fs::OpenOptions::new()
         .create(true)

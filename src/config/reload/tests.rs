@@ -18,13 +18,16 @@ struct Setup {
     _tasks: Tasks,
 }
 
-fn setup(events: bool) -> Setup {
+async fn setup(events: bool) -> Setup {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("jailgate.yaml");
     fs::write(&file, "old").unwrap();
     let tasks = Tasks::new();
+    let watch = Watch::with(&tasks, vec![file], events);
+    // From here on it knows who has a file open.
+    tokio::task::yield_now().await;
     Setup {
-        watch: Watch::with(&tasks, vec![file], events),
+        watch,
         dir,
         _tasks: tasks,
     }
@@ -49,7 +52,7 @@ impl Setup {
 
 #[tokio::test]
 async fn a_file_written_in_place() {
-    let mut setup = setup(true);
+    let mut setup = setup(true).await;
     fs::write(setup.path("jailgate.yaml"), "new").unwrap();
     setup.tells().await;
     setup.is_silent().await;
@@ -57,7 +60,7 @@ async fn a_file_written_in_place() {
 
 #[tokio::test]
 async fn a_file_replaced_as_editors_do() {
-    let mut setup = setup(true);
+    let mut setup = setup(true).await;
     fs::write(setup.path(".jailgate.yaml.swp"), "new").unwrap();
     fs::rename(
         setup.path(".jailgate.yaml.swp"),
@@ -72,14 +75,14 @@ async fn a_file_replaced_as_editors_do() {
 
 #[tokio::test]
 async fn without_events_files_are_looked_at() {
-    let mut setup = setup(false);
+    let mut setup = setup(false).await;
     fs::write(setup.path("jailgate.yaml"), "new").unwrap();
     setup.tells().await;
 }
 
 #[tokio::test]
 async fn a_link_swapped_as_kubernetes_does() {
-    let mut setup = setup(true);
+    let mut setup = setup(true).await;
     for version in ["..1", "..2"] {
         fs::create_dir(setup.path(version)).unwrap();
         fs::write(setup.path(version).join("config.yaml"), version).unwrap();
@@ -94,7 +97,7 @@ async fn a_link_swapped_as_kubernetes_does() {
 
 #[tokio::test]
 async fn a_half_written_file_is_waited_for() {
-    let mut setup = setup(true);
+    let mut setup = setup(true).await;
     let mut file = fs::File::create(setup.path("jailgate.yaml")).unwrap();
     file.write_all(b"first ").unwrap();
     setup.is_silent().await;
@@ -106,7 +109,7 @@ async fn a_half_written_file_is_waited_for() {
 
 #[tokio::test]
 async fn a_file_that_is_gone_is_waited_for() {
-    let mut setup = setup(true);
+    let mut setup = setup(true).await;
     fs::remove_file(setup.path("jailgate.yaml")).unwrap();
     setup.is_silent().await;
     fs::write(setup.path("jailgate.yaml"), "back").unwrap();
@@ -115,7 +118,7 @@ async fn a_file_that_is_gone_is_waited_for() {
 
 #[tokio::test]
 async fn only_followed_files_count() {
-    let mut setup = setup(true);
+    let mut setup = setup(true).await;
     fs::write(setup.path("other"), "1").unwrap();
     fs::write(setup.path("list.txt"), "1").unwrap();
     setup.is_silent().await;
