@@ -29,7 +29,7 @@ use super::{
 };
 use crate::{
     config::{Address, Admin, Secret},
-    engine::client,
+    engine::{client, host_name},
     time::Millis,
 };
 
@@ -153,7 +153,7 @@ impl Keys {
         let host = headers
             .get(header::HOST)
             .and_then(|host| host.to_str().ok());
-        let Some(host) = host.map(without_port) else {
+        let Some(host) = host.map(|host| &host[..host_name(host.as_bytes()).len()]) else {
             return false;
         };
         let host = host.trim_end_matches('.').to_ascii_lowercase();
@@ -368,14 +368,4 @@ fn cookie(headers: &HeaderMap) -> Option<&str> {
     pairs
         .flat_map(|line| line.split(';'))
         .find_map(|pair| pair.trim().strip_prefix(COOKIE)?.strip_prefix('='))
-}
-
-/// `Host` without its port.
-fn without_port(host: &str) -> &str {
-    match host.rsplit_once(':') {
-        Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) && !host.ends_with(']') => {
-            name
-        }
-        _ => host,
-    }
 }

@@ -157,12 +157,17 @@ impl<'a> Told<'a> {
     }
 }
 
-/// A `Host` without its port.
+/// A `Host` without its port: `a.example:80` → `a.example`, `[::1]:80` → `[::1]`. An IPv6 address
+/// without brackets has none.
 pub fn host_name(host: &[u8]) -> &[u8] {
-    match memchr::memrchr(b':', host) {
-        // A colon inside brackets belongs to an IPv6 address.
-        Some(at) if !host[at..].contains(&b']') => &host[..at],
-        _ => host,
+    let Some(at) = memchr::memrchr(b':', host) else {
+        return host;
+    };
+    let (name, port) = (&host[..at], &host[at + 1..]);
+    let whole = name.ends_with(b"]") || !name.contains(&b':');
+    match whole && port.iter().all(u8::is_ascii_digit) {
+        true => name,
+        false => host,
     }
 }
 
@@ -321,10 +326,13 @@ mod tests {
             ("a.example", "a.example"),
             ("[::1]:80", "[::1]"),
             ("[::1]", "[::1]"),
+            ("2001:db8::1", "2001:db8::1"),
+            ("a.example:", "a.example"),
+            ("a.example:x", "a.example:x"),
+            ("", ""),
         ] {
-            assert_eq!(host_name(host.as_bytes()), name.as_bytes());
+            assert_eq!(host_name(host.as_bytes()), name.as_bytes(), "{host}");
         }
-        assert_eq!(host_name(b""), b"");
     }
 
     fn trace<'a>(client: &str, at: Millis, path: &'a [u8], agent: &'a [u8]) -> Trace<'a> {

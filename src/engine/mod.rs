@@ -46,7 +46,7 @@ use crate::time::Millis;
 pub use allow::{AllowList, Allowed};
 pub use ban::{Ban, Cause, Origin, Reason};
 pub use counters::Tracked;
-pub use evidence::{Evidence, Trace};
+pub use evidence::{Evidence, Trace, host_name};
 pub use explain::{Explanation, Finding};
 pub use followers::{Cursors, Follower};
 pub use history::Earlier;

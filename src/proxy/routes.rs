@@ -4,7 +4,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use super::upstream::Upstream;
-use crate::config::Config;
+use crate::{config::Config, engine::host_name};
 
 /// Every route of a configuration with the services behind them.
 #[derive(Debug)]
@@ -119,7 +119,7 @@ impl Routing {
         path: &[u8],
     ) -> Option<(usize, &Target)> {
         let host = match self.by_host {
-            true => without_port(host()),
+            true => name(host()),
             false => b"",
         };
         self.routes
@@ -172,24 +172,21 @@ fn is_below(path: &[u8], prefix: &[u8]) -> bool {
     }
 }
 
-/// `example.com.:80` → `example.com`, `[::1]:80` → `[::1]`.
-fn without_port(host: &[u8]) -> &[u8] {
-    let host = match memchr::memrchr(b':', host) {
-        Some(colon) if !host[colon..].contains(&b']') => &host[..colon],
-        _ => host,
-    };
+/// `example.com.:80` → `example.com`.
+fn name(host: &[u8]) -> &[u8] {
+    let host = host_name(host);
     host.strip_suffix(b".").unwrap_or(host)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Host, is_below, without_port};
+    use super::{Host, is_below, name};
 
     #[track_caller]
     fn host(rule: Option<&str>, host: &str, expected: bool) {
         let rule = Host::of(rule.map(Into::into).as_ref());
         assert_eq!(
-            rule.matches(without_port(host.as_bytes())),
+            rule.matches(name(host.as_bytes())),
             expected,
             "{host}"
         );

@@ -17,7 +17,7 @@ use thiserror::Error;
 
 use crate::{
     config::LogLineFormat,
-    engine::{client, nets::NetSet},
+    engine::{client, host_name, nets::NetSet},
     time::Millis,
 };
 
@@ -260,13 +260,7 @@ fn origin_form(target: &[u8]) -> &[u8] {
 
 /// A host without its port.
 fn without_port(host: Text<'_>) -> Text<'_> {
-    let end = match memchr::memrchr(b':', &host) {
-        Some(colon) if host[colon + 1..].iter().all(u8::is_ascii_digit) => {
-            let bare_v6 = host[..colon].contains(&b':') && !host[..colon].ends_with(b"]");
-            if bare_v6 { host.len() } else { colon }
-        }
-        _ => host.len(),
-    };
+    let end = host_name(&host).len();
     match host {
         Cow::Borrowed(text) => Cow::Borrowed(&text[..end]),
         Cow::Owned(mut text) => {

@@ -4,7 +4,7 @@
 use http::{HeaderMap, HeaderValue};
 
 use super::Asker;
-use crate::gate::strict::plausible;
+use crate::{engine::host_name, gate::strict::plausible};
 
 /// Longest target taken.
 const TARGET_MAX: usize = 64 * 1024;
@@ -67,7 +67,7 @@ pub fn rebuild(headers: &HeaderMap, asker: Asker) -> Result<Metadata<'_>, &'stat
         .ok_or("X-Forwarded-Proto is missing or odd")?;
     Ok(Metadata {
         method,
-        host: without_port(host),
+        host: &host[..host_name(host.as_bytes()).len()],
         target,
         agent: told.agent.map_or(b"", HeaderValue::as_bytes),
         forwarded_for: told.forwarded_for,
@@ -169,13 +169,6 @@ fn is_target(target: &str) -> bool {
         && query
             .bytes()
             .all(|byte| plain(byte) || matches!(byte, b'?' | b'`'))
-}
-
-fn without_port(host: &str) -> &str {
-    match host.rsplit_once(':') {
-        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
-        _ => host,
-    }
 }
 
 #[cfg(test)]
