@@ -185,11 +185,7 @@ mod tests {
     #[track_caller]
     fn host(rule: Option<&str>, host: &str, expected: bool) {
         let rule = Host::of(rule.map(Into::into).as_ref());
-        assert_eq!(
-            rule.matches(name(host.as_bytes())),
-            expected,
-            "{host}"
-        );
+        assert_eq!(rule.matches(name(host.as_bytes())), expected, "{host}");
     }
 
     #[test]
