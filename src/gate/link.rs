@@ -34,6 +34,8 @@ const BOUNDARY: u32 = 8;
 const EARLY: u32 = 16;
 /// HTTP/2 is spoken.
 const H2: u32 = 32;
+/// The client takes nothing more for now.
+const BLOCKED: u32 = 64;
 
 /// A request, begun and being worked on.
 const ONE_MORE: u64 = 1 << 32 | 1;
@@ -180,14 +182,16 @@ impl Link {
     pub fn begin(&self) {
         let before = self.requests.load(Relaxed);
         self.requests.store(before.wrapping_add(ONE_MORE), Relaxed);
-        self.deadline.store(0, Relaxed);
+        if !self.blocked() {
+            self.deadline.store(0, Relaxed);
+        }
     }
 
     /// Its response was handed over, or nobody wants it any more.
     pub fn finish(&self) {
         let left = self.requests.load(Relaxed) - 1;
         self.requests.store(left, Relaxed);
-        if left as u32 == 0 && !self.tunnelled() {
+        if left as u32 == 0 && !self.tunnelled() && !self.blocked() {
             // hyper may wait for the next request without looking at the socket again.
             self.allow(self.timeouts.idle);
         }
@@ -222,6 +226,30 @@ impl Link {
     /// Lets time pass.
     pub fn allow_all(&self) {
         self.deadline.store(0, Relaxed);
+    }
+
+    /// The client takes nothing more for now, and is timed like one that does not send. It does
+    /// not make up for that by sending, and not by what is ready for it.
+    pub fn block(&self) {
+        if !self.blocked() && !self.tunnelled() {
+            self.set(BLOCKED);
+            self.allow(self.timeouts.body);
+        }
+    }
+
+    /// The client took some; answers whether it was blocked.
+    pub fn unblock(&self) -> bool {
+        let blocked = self.blocked();
+        if blocked {
+            self.clear(BLOCKED);
+            self.allow_all();
+        }
+        blocked
+    }
+
+    /// Whether the client takes nothing.
+    pub fn blocked(&self) -> bool {
+        self.flags.load(Relaxed) & BLOCKED != 0
     }
 
     /// Whether a deadline runs.
@@ -429,6 +457,31 @@ mod tests {
             !b.ended(),
             "a request that is being worked on has no client deadline"
         );
+    }
+
+    #[test]
+    fn who_takes_nothing_is_given_up_whatever_else_happens() {
+        let ticker = Arc::new(Ticker::default());
+        let links = [(); 4].map(|()| link(&ticker));
+        let _held = links.each_ref().map(|link| ticker.register(link.clone()));
+        let [asks, answered, reads, tunnel] = &links;
+        tunnel.tunnel();
+        for link in &links {
+            link.begin();
+            link.block();
+        }
+        ticker.tick(30_000);
+        asks.begin();
+        answered.finish();
+        assert!(reads.unblock());
+        for link in &links {
+            link.block();
+        }
+        ticker.tick(60_000);
+        let ended = links.each_ref().map(|link| link.ended());
+        assert_eq!(ended, [true, true, false, false]);
+        ticker.tick(90_000);
+        assert!(reads.ended() && !tunnel.ended());
     }
 
     #[test]

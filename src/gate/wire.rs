@@ -53,8 +53,6 @@ pub struct Wire {
     waker: Option<Waker>,
     /// Our side is closed, and what still comes is thrown away.
     lingering: bool,
-    /// The client takes nothing more for now, and is timed for it.
-    blocked: bool,
     /// hyper has nothing left to write: a 1xx head may be put in here.
     boundary: bool,
     early: BytesMut,
@@ -77,7 +75,6 @@ impl Wire {
             phase: Phase::Idle,
             waker: None,
             lingering: false,
-            blocked: false,
             boundary: true,
             early: BytesMut::new(),
             held: None,
@@ -147,9 +144,9 @@ impl Wire {
         self.phase = phase;
     }
 
-    /// Ends what silence began. Who takes nothing does not make up for it by sending.
+    /// Ends what silence began.
     fn heard(&self) {
-        if !self.blocked {
+        if !self.link().blocked() {
             self.link().allow_all();
         }
     }
@@ -283,18 +280,15 @@ impl Wire {
     ) -> Poll<io::Result<R>> {
         match &result {
             Poll::Pending => {
-                if !self.blocked && !self.link().tunnelled() {
-                    self.blocked = true;
-                    self.link().allow(self.link().timeouts().body);
-                }
+                self.link().block();
                 self.alive(cx)?;
             }
             // Only what a blocked write began: a head that is being read has its own limit.
-            Poll::Ready(_) if self.blocked => {
-                self.blocked = false;
-                self.link().allow_all();
+            Poll::Ready(_) => {
+                if self.link().unblock() {
+                    self.waiting();
+                }
             }
-            Poll::Ready(_) => {}
         }
         result
     }

@@ -236,6 +236,10 @@ async fn a_client_that_reads_late_gets_every_answer_whole() {
 async fn a_client_that_reads_nothing_is_given_up() {
     for (secure, window) in WAYS {
         let (mut client, _gate) = ask_for_pages("300ms", secure, window).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        // to ask on is not to read
+        let _ = client.write_all(&request(2 * STREAMS + 1)).await;
+        let _ = client.flush().await;
         tokio::time::sleep(Duration::from_secs(2)).await;
         let mut answer = Vec::new();
         let end = client.read_to_end(&mut answer);
