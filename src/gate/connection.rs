@@ -8,7 +8,7 @@ use std::{
     net::SocketAddr,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
     time::Duration,
 };
 
@@ -31,6 +31,7 @@ use super::{
     site::{Door, Site},
     socket::{Io, Stream},
     stack::Answer,
+    streams::{self, Streams},
     wire::Wire,
 };
 
@@ -177,7 +178,9 @@ impl<S: Stack> Front<S> {
         // In boxes of their own: inside the task's future they would be copied with it, several
         // times until it runs.
         if link.h2() {
-            let mut connection = Box::pin(h2_builder(tasks, door).serve_connection(wire, requests));
+            let allowed = Duration::from_millis(link.timeouts().body);
+            let builder = h2_builder(Streams { tasks, allowed }, door);
+            let mut connection = Box::pin(builder.serve_connection(wire, requests));
             drive(connection.as_mut(), link, |connection| {
                 connection.graceful_shutdown()
             })
@@ -246,8 +249,8 @@ fn h1_builder(door: &Door, watched: bool) -> http1::Builder {
     builder
 }
 
-fn h2_builder(tasks: crate::tasks::Tasks, door: &Door) -> http2::Builder<Spawner> {
-    let mut builder = http2::Builder::new(Spawner(tasks));
+fn h2_builder(streams: Streams, door: &Door) -> http2::Builder<Streams> {
+    let mut builder = http2::Builder::new(streams);
     builder
         .timer(TokioTimer::new())
         .max_concurrent_streams(door.limits.concurrent_streams)
@@ -255,19 +258,6 @@ fn h2_builder(tasks: crate::tasks::Tasks, door: &Door) -> http2::Builder<Spawner
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW);
     builder
-}
-
-/// Spawns what hyper wants spawned.
-#[derive(Clone, Debug)]
-struct Spawner(crate::tasks::Tasks);
-
-impl<F> hyper::rt::Executor<F> for Spawner
-where
-    F: Future<Output = ()> + Send + 'static,
-{
-    fn execute(&self, future: F) {
-        self.0.spawn(future);
-    }
 }
 
 /// Polls a connection until it is done, or ended by the ticker; tells it when to drain.
@@ -374,7 +364,11 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let (mut response, record) = ready!(this.stack.poll(cx))?;
+        let Poll::Ready(answer) = this.stack.poll(cx) else {
+            streams::ours();
+            return Poll::Pending;
+        };
+        let (mut response, record) = answer?;
         if let Some(link) = this.begun.0.take() {
             if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                 link.tunnel();

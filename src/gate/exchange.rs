@@ -15,7 +15,9 @@ use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Sleep, sleep};
 
-use super::{access_log::Record, client_ip::Client, link::Link, respond::Refusal, site::Site};
+use super::{
+    access_log::Record, client_ip::Client, link::Link, respond::Refusal, site::Site, streams,
+};
 use crate::{
     engine::{self, Verdict},
     proxy,
@@ -218,10 +220,15 @@ impl http_body::Body for RequestBody {
     }
 }
 
+/// HTTP/2 is given so much at a time, a frame: a client is timed for each, however slow it is.
+const FRAME: usize = 16 << 10;
+
 /// A response body: nothing, a page of ours, or what streams from a server.
 #[derive(Debug)]
 pub struct Body {
     kind: Kind,
+    /// Of a frame that was too long for HTTP/2.
+    rest: Bytes,
     /// Counted as open until it is handed over whole or dropped.
     open: Option<Open>,
 }
@@ -245,8 +252,39 @@ impl Body {
     pub fn empty() -> Self {
         Self {
             kind: Kind::Empty,
+            rest: Bytes::new(),
             open: None,
         }
+    }
+
+    fn poll_next(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, proxy::Error>>> {
+        let frame = match &mut self.kind {
+            _ if !self.rest.is_empty() => Some(Ok(Frame::data(std::mem::take(&mut self.rest)))),
+            Kind::Empty => None,
+            Kind::Whole(bytes) => {
+                let bytes = std::mem::take(bytes);
+                self.kind = Kind::Empty;
+                (!bytes.is_empty()).then(|| Ok(Frame::data(bytes)))
+            }
+            Kind::Upstream(body) => ready!(Pin::new(body).poll_frame(cx)),
+        };
+        Poll::Ready(frame.map(|frame| frame.map(|frame| self.cut(frame))))
+    }
+
+    /// Leaves what HTTP/2 cannot send as one frame for the next one.
+    fn cut(&mut self, frame: Frame<Bytes>) -> Frame<Bytes> {
+        let h2 = |open: &Open| open.link.h2();
+        let long = frame.data_ref().is_some_and(|data| data.len() > FRAME);
+        if !long || !self.open.as_ref().is_some_and(h2) {
+            return frame;
+        }
+        frame.map_data(|mut data| {
+            self.rest = data.split_off(FRAME);
+            data
+        })
     }
 
     /// The connection is busy, and the record unwritten, until this body is done.
@@ -259,6 +297,7 @@ impl From<Bytes> for Body {
     fn from(bytes: Bytes) -> Self {
         Self {
             kind: Kind::Whole(bytes),
+            rest: Bytes::new(),
             open: None,
         }
     }
@@ -268,6 +307,7 @@ impl From<proxy::Body> for Body {
     fn from(body: proxy::Body) -> Self {
         Self {
             kind: Kind::Upstream(body),
+            rest: Bytes::new(),
             open: None,
         }
     }
@@ -291,15 +331,11 @@ impl http_body::Body for Body {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, proxy::Error>>> {
         let this = &mut *self;
-        let frame = match &mut this.kind {
-            Kind::Empty => None,
-            Kind::Whole(bytes) => {
-                let bytes = std::mem::take(bytes);
-                this.kind = Kind::Empty;
-                (!bytes.is_empty()).then(|| Ok(Frame::data(bytes)))
-            }
-            Kind::Upstream(body) => ready!(Pin::new(body).poll_frame(cx)),
+        let Poll::Ready(frame) = this.poll_next(cx) else {
+            streams::ours();
+            return Poll::Pending;
         };
+        streams::moved();
         if let Some(Open {
             record: Some(record),
             ..
@@ -316,6 +352,7 @@ impl http_body::Body for Body {
 
     fn is_end_stream(&self) -> bool {
         match &self.kind {
+            _ if !self.rest.is_empty() => false,
             Kind::Empty => true,
             Kind::Whole(bytes) => bytes.is_empty(),
             Kind::Upstream(body) => body.is_end_stream(),
@@ -323,10 +360,57 @@ impl http_body::Body for Body {
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.kind {
+        let rest = self.rest.len() as u64;
+        let mut hint = match &self.kind {
             Kind::Empty => SizeHint::with_exact(0),
             Kind::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Kind::Upstream(body) => body.size_hint(),
+        };
+        if let Some(upper) = hint.upper() {
+            hint.set_upper(upper + rest);
         }
+        hint.set_lower(hint.lower() + rest);
+        hint
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+    use http_body::Body as _;
+    use http_body_util::BodyExt;
+
+    use super::*;
+    use crate::gate::link::{Ticker, Timeouts};
+
+    fn frames(h2: bool, length: usize) -> Vec<usize> {
+        let timeouts = Timeouts {
+            header: 0,
+            body: 0,
+            idle: 0,
+        };
+        let link = Link::new(Arc::new(Ticker::default()), None, false, timeouts);
+        if h2 {
+            link.speak_h2();
+        }
+        link.begin();
+        let mut body = Body::from(Bytes::from(vec![b'x'; length]));
+        body.open(link, None);
+        let (mut all, mut left) = (Vec::new(), length);
+        while !body.is_end_stream() {
+            assert_eq!(body.size_hint().exact(), Some(left as u64));
+            let frame = body.frame().now_or_never().unwrap().unwrap().unwrap();
+            all.push(frame.into_data().unwrap().len());
+            left -= all.last().unwrap();
+        }
+        all
+    }
+
+    #[test]
+    fn http2_is_given_one_frame_at_a_time() {
+        assert_eq!(frames(true, 40_000), [FRAME, FRAME, 40_000 - 2 * FRAME]);
+        assert_eq!(frames(true, FRAME), [FRAME]);
+        assert_eq!(frames(true, 0), [0; 0]);
+        assert_eq!(frames(false, 40_000), [40_000]);
     }
 }

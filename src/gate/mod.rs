@@ -23,6 +23,7 @@ mod server;
 mod site;
 mod socket;
 mod stack;
+mod streams;
 mod strict;
 #[cfg(test)]
 mod tests;

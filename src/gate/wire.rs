@@ -126,8 +126,8 @@ impl Wire {
             self.scan.switch_off();
             self.scanning = false;
         }
+        // Of HTTP/2 only requests count: who sends nothing else is idle.
         if !self.scanning {
-            self.heard();
             return;
         }
         let before = self.scan.found();

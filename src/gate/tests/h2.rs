@@ -5,13 +5,15 @@ use std::{collections::HashMap, path::Path, sync::Arc, time::Duration};
 use parking_lot::Mutex;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    net::{TcpSocket, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
 };
 use tokio_util::io::InspectReader;
 
+use crate::tasks::Tasks;
+
 use super::{
     protocols::{WHOAMI, certificate},
-    support::{Running, Service},
+    support::{Client, Running, Service},
 };
 
 const DATA: u8 = 0;
@@ -273,4 +275,104 @@ async fn a_rapid_reset_ends_the_connection_within_a_thousand_streams() {
     let last = goaway.expect("no GOAWAY").payload.first_chunk().unwrap();
     let last = u32::from_be_bytes(*last);
     assert!(last < 2_000, "{last}");
+}
+
+/// What the client got until the gate closed, while it sends PINGs.
+async fn pinging(mut client: Client, until: Duration) -> (Vec<u8>, bool) {
+    let mut answer = Vec::new();
+    let begun = tokio::time::Instant::now();
+    while begun.elapsed() < until {
+        client.send(frame(6, 0, 0, &[0; 8])).await;
+        let more = client.0.read_buf(&mut answer);
+        let more = tokio::time::timeout(Duration::from_millis(50), more).await;
+        if matches!(more, Ok(Ok(0) | Err(_))) {
+            return (answer, true);
+        }
+    }
+    (answer, false)
+}
+
+/// An answer of many frames, from a service that pauses so long before its head and its end.
+async fn long_answer(pause: Duration, timeouts: &str) -> Running {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    Tasks::new().spawn(async move {
+        while let Ok((mut service, _)) = listener.accept().await {
+            let page = page();
+            let head = format!(
+                "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n",
+                4 * page.len()
+            );
+            let mut request = Vec::with_capacity(4096);
+            service.read_buf(&mut request).await.unwrap();
+            for part in [head + &page, page.repeat(3)] {
+                tokio::time::sleep(pause).await;
+                // the gate may have gone by now
+                let _ = service.write_all(part.as_bytes()).await;
+            }
+        }
+    });
+    Running::start(&format!(
+        "entryPoints: {{web: {{address: '127.0.0.1:0', \
+         transport: {{respondingTimeouts: {{{timeouts}}}}}}}}}\n\
+         services: {{app: {{servers: [{{url: 'http://{address}'}}]}}}}\n\
+         routes: [{{service: app}}]\n"
+    ))
+}
+
+#[tokio::test]
+async fn a_stream_whose_client_gives_no_window_is_reset() {
+    for window in [0, 1, 20_000] {
+        let gate = long_answer(Duration::ZERO, "readTimeout: 300ms").await;
+        let mut client = gate.client().await;
+        client.send(preface(window)).await;
+        client.send(request(1)).await;
+        let (answer, _) = pinging(client, Duration::from_secs(1)).await;
+        let all = frames(&answer);
+        let reset = all
+            .iter()
+            .find(|frame| frame.kind == 3 && frame.stream == 1);
+        let reset = reset.expect("not reset");
+        assert_eq!(reset.payload, [0, 0, 0, 8], "CANCEL");
+        let data = all.iter().filter(|frame| frame.kind == DATA);
+        let sent: usize = data.map(|frame| frame.payload.len()).sum();
+        assert_eq!(sent, window as usize);
+    }
+}
+
+#[tokio::test]
+async fn neither_slow_clients_nor_slow_services_are_taken_for_one() {
+    let gate = long_answer(Duration::from_millis(900), "readTimeout: 300ms").await;
+    let mut client = gate.client().await;
+    client.send(preface(4 << 10)).await;
+    client.send(request(1)).await;
+    let (mut answer, mut sent) = (Vec::new(), 0);
+    while sent < 4 * page().len() {
+        assert!(client.0.read_buf(&mut answer).await.unwrap() > 0, "closed");
+        let all = frames(&answer);
+        assert!(all.iter().all(|frame| frame.kind != 3), "reset");
+        let data = all.iter().filter(|frame| frame.kind == DATA);
+        let now: usize = data.map(|frame| frame.payload.len()).sum();
+        if now > sent {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            client
+                .send(more(1, u32::try_from(now - sent).unwrap()))
+                .await;
+            sent = now;
+        }
+    }
+}
+
+#[tokio::test]
+async fn pings_do_not_keep_an_idle_connection() {
+    let gate = long_answer(Duration::ZERO, "idleTimeout: 300ms").await;
+    for asks in [false, true] {
+        let mut client = gate.client().await;
+        client.send(preface(WIDE)).await;
+        if asks {
+            client.send(request(1)).await;
+        }
+        let (_, closed) = pinging(client, Duration::from_secs(3)).await;
+        assert!(closed, "asked: {asks}");
+    }
 }
