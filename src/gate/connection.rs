@@ -35,11 +35,14 @@ use super::{
     wire::Wire,
 };
 
-/// Requests one HTTP/2 connection may give up before it is closed (rapid reset).
+/// Requests that one HTTP/2 connection may give up, beyond as many as it lets be answered, before
+/// it is closed (rapid reset).
 const CANCELLED_MAX: u32 = 1000;
 /// HTTP/2 flow control, as Envoy's edge guide has it.
 const STREAM_WINDOW: u32 = 64 * 1024;
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// Bytes of one answer that HTTP/2 takes before it writes them: a client may let a hundred lie.
+const STREAM_BUFFERED: usize = 64 * 1024;
 /// Bytes of a response that hyper takes before it writes them, and so what it holds for a client
 /// that reads no more.
 const BUFFERED: usize = 256 * 1024;
@@ -178,8 +181,11 @@ impl<S: Stack> Front<S> {
         // In boxes of their own: inside the task's future they would be copied with it, several
         // times until it runs.
         if link.h2() {
-            let allowed = Duration::from_millis(link.timeouts().body);
-            let builder = h2_builder(Streams { tasks, allowed }, door);
+            let streams = Streams {
+                tasks,
+                link: link.clone(),
+            };
+            let builder = h2_builder(streams, door);
             let mut connection = Box::pin(builder.serve_connection(wire, requests));
             drive(connection.as_mut(), link, |connection| {
                 connection.graceful_shutdown()
@@ -253,6 +259,7 @@ fn h2_builder(streams: Streams, door: &Door) -> http2::Builder<Streams> {
     let mut builder = http2::Builder::new(streams);
     builder
         .timer(TokioTimer::new())
+        .max_send_buf_size(STREAM_BUFFERED)
         .max_concurrent_streams(door.limits.concurrent_streams)
         .max_header_list_size(u32::try_from(door.limits.header_bytes).unwrap_or(u32::MAX))
         .initial_stream_window_size(STREAM_WINDOW)
@@ -373,6 +380,7 @@ where
             if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                 link.tunnel();
             }
+            link.respond();
             // From here on it is the body that keeps the connection busy.
             response.body_mut().open(link, record);
         }

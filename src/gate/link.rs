@@ -37,6 +37,9 @@ const H2: u32 = 32;
 /// The client takes nothing more for now.
 const BLOCKED: u32 = 64;
 
+/// How long an idle HTTP/2 client may take to say that it was told, in milliseconds.
+const FAREWELL: Millis = 5_000;
+
 /// A request, begun and being worked on.
 const ONE_MORE: u64 = 1 << 32 | 1;
 
@@ -207,11 +210,20 @@ impl Link {
         self.requests.load(Relaxed) == u64::from(requests) << 32
     }
 
-    /// A request was given up by the client before its response; answers how many were.
+    /// A request was given up by the client before its response; answers how many more were than
+    /// had one.
     pub fn cancel(&self) -> u32 {
         let cancelled = self.cancelled.load(Relaxed) + 1;
         self.cancelled.store(cancelled, Relaxed);
         cancelled
+    }
+
+    /// A request had its response.
+    pub fn respond(&self) {
+        let cancelled = self.cancelled.load(Relaxed);
+        if cancelled > 0 {
+            self.cancelled.store(cancelled - 1, Relaxed);
+        }
     }
 
     /// Lets at most `millis` pass from now on; 0 is no limit. Tick-accurate.
@@ -260,6 +272,17 @@ impl Link {
     /// Ends the connection where it stands.
     pub fn end(&self) {
         self.raise(ENDED);
+    }
+
+    /// Its deadline passed. HTTP/2 is told before it is closed for idleness (GOAWAY): a request
+    /// may be on its way.
+    fn expire(&self) {
+        if self.h2() && !self.busy() && !self.blocked() && !self.draining() {
+            self.allow(FAREWELL);
+            self.drain();
+        } else {
+            self.end();
+        }
     }
 
     /// Whether it was ended.
@@ -387,7 +410,7 @@ impl Ticker {
         self.each(|link| {
             let deadline = link.deadline.load(Relaxed);
             if deadline != 0 && deadline <= now {
-                link.end();
+                link.expire();
             }
         });
     }
@@ -482,6 +505,18 @@ mod tests {
         assert_eq!(ended, [true, true, false, false]);
         ticker.tick(90_000);
         assert!(reads.ended() && !tunnel.ended());
+    }
+
+    #[test]
+    fn who_gives_up_more_than_it_lets_be_answered_is_noticed() {
+        let link = link(&Arc::new(Ticker::default()));
+        for _ in 0..50 {
+            link.respond();
+            link.respond();
+            assert_eq!(link.cancel(), 1);
+        }
+        link.cancel();
+        assert_eq!(link.cancel(), 3);
     }
 
     #[test]

@@ -98,6 +98,11 @@ async fn answer(worker: &Worker, exchange: &mut Exchange) -> Result<Response<Bod
         site.metrics.upstream_seconds.observe(took);
     }
     answer
-        .map(|response| response.map(|body| body.spliced(|| link.splice()).into()))
+        .map(|response| {
+            response.map(|body| match link.h2() {
+                true => body.one_of_many().into(),
+                false => body.spliced(|| link.splice()).into(),
+            })
+        })
         .map_err(|error| Refusal::Upstream(Box::new(error)))
 }

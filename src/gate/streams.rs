@@ -1,17 +1,19 @@
 //! HTTP/2's streams, each a task of its worker, and the end of those whose client takes no more of
-//! the answer: hyper waits for its window for ever. Who takes bytes slowly is not ended.
+//! the answer: hyper waits for its window for ever. Each frame (16 KB) has its time anew.
 
 use std::{
     cell::Cell,
     future::Future,
     pin::Pin,
-    task::{Context, Poll},
+    sync::Arc,
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
 use pin_project_lite::pin_project;
 use tokio::time::{Sleep, sleep};
 
+use super::link::Link;
 use crate::tasks::Tasks;
 
 /// What the last poll of a stream came to.
@@ -45,8 +47,8 @@ pub fn ours() {
 pub struct Streams {
     /// Where they run.
     pub tasks: Tasks,
-    /// How long a client may take nothing of an answer; zero is no limit.
-    pub allowed: Duration,
+    /// The connection.
+    pub link: Arc<Link>,
 }
 
 pin_project! {
@@ -54,7 +56,7 @@ pin_project! {
     struct Stream<F> {
         #[pin]
         stream: F,
-        allowed: Duration,
+        link: Arc<Link>,
         waiting: Option<Pin<Box<Sleep>>>,
     }
 }
@@ -64,14 +66,14 @@ where
     F: Future<Output = ()> + Send + 'static,
 {
     fn execute(&self, stream: F) {
-        let allowed = self.allowed;
-        if allowed.is_zero() {
+        let link = self.link.clone();
+        if link.timeouts().body == 0 {
             self.tasks.spawn(stream);
             return;
         }
         self.tasks.spawn(Stream {
             stream,
-            allowed,
+            link,
             waiting: None,
         });
     }
@@ -93,8 +95,44 @@ impl<F: Future<Output = ()>> Future for Stream<F> {
         if turn == Turn::Ours {
             return Poll::Pending;
         }
-        let allowed = *this.allowed;
-        let waiting = this.waiting.get_or_insert_with(|| Box::pin(sleep(allowed)));
-        waiting.as_mut().poll(cx)
+        let allowed = Duration::from_millis(this.link.timeouts().body);
+        loop {
+            let waiting = this.waiting.get_or_insert_with(|| Box::pin(sleep(allowed)));
+            ready!(waiting.as_mut().poll(cx));
+            if !this.link.blocked() {
+                return Poll::Ready(());
+            }
+            // The way to the client is full, of other streams too, and is timed by itself.
+            *this.waiting = None;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use super::*;
+    use crate::gate::link::{Ticker, Timeouts};
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_behind_others_is_not_timed() {
+        let timeouts = Timeouts {
+            header: 0,
+            body: 60_000,
+            idle: 0,
+        };
+        let link = Link::new(Arc::new(Ticker::default()), None, false, timeouts);
+        let mut stream = Box::pin(Stream {
+            stream: pending(),
+            link: link.clone(),
+            waiting: None,
+        });
+        let day = Duration::from_secs(86_400);
+        link.block();
+        assert!(tokio::time::timeout(day, &mut stream).await.is_err());
+        link.unblock();
+        let minute = Duration::from_secs(61);
+        assert!(tokio::time::timeout(minute, stream).await.is_ok());
     }
 }

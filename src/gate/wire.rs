@@ -36,6 +36,8 @@ const GATHERED: usize = 2048;
 
 /// How long a body that nobody wants any more is read, in milliseconds.
 const LINGER: Millis = 5_000;
+/// How much HTTP/2 may send meanwhile, in bytes: windows, but no flood.
+const LINGER_H2: usize = 256 << 10;
 
 /// A socket (or TLS stream) with a scanner and a [`Link`].
 #[derive(Debug)]
@@ -51,8 +53,8 @@ pub struct Wire {
     phase: Phase,
     /// The task that was registered last, to spare the lock when it is the same.
     waker: Option<Waker>,
-    /// Our side is closed, and what still comes is thrown away.
-    lingering: bool,
+    /// Our side is closed, and what still comes is thrown away: so much until now.
+    lingering: Option<usize>,
     /// hyper has nothing left to write: a 1xx head may be put in here.
     boundary: bool,
     early: BytesMut,
@@ -74,7 +76,7 @@ impl Wire {
             scanning: true,
             phase: Phase::Idle,
             waker: None,
-            lingering: false,
+            lingering: None,
             boundary: true,
             early: BytesMut::new(),
             held: None,
@@ -126,8 +128,8 @@ impl Wire {
             self.scan.switch_off();
             self.scanning = false;
         }
-        // Of HTTP/2 only requests count: who sends nothing else is idle.
         if !self.scanning {
+            self.heard();
             return;
         }
         let before = self.scan.found();
@@ -144,10 +146,12 @@ impl Wire {
         self.phase = phase;
     }
 
-    /// Ends what silence began.
+    /// Ends what silence began. To say goodbye gives nobody more time.
     fn heard(&self) {
-        if !self.link().blocked() {
-            self.link().allow_all();
+        let link = self.link();
+        let parting = link.h2() && link.draining();
+        if !link.blocked() && !parting {
+            link.allow_all();
         }
     }
 
@@ -244,31 +248,52 @@ impl Wire {
         })
     }
 
-    /// Has HTTP/2's small writes wait for its flush.
+    /// Has one of HTTP/2's small writes wait for its flush; `None` when it is to go out by itself,
+    /// and all that was held before it went.
     fn poll_held(
         &mut self,
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<Option<usize>>> {
-        let Some(held) = &mut self.held else {
-            return Poll::Ready(Ok(None));
+        let take = |held: &mut Held| held.take(slices);
+        let mut taken = self.held.as_mut().and_then(take);
+        if taken.is_none() {
+            ready!(self.poll_out(cx))?;
+            taken = self.held.as_mut().and_then(take);
+        }
+        Poll::Ready(Ok(taken))
+    }
+
+    /// Writes what is held. The client has taken something only when it is less by that.
+    fn poll_out(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Some(held) = self.held.as_mut().filter(|held| held.len() > 0) else {
+            return Poll::Ready(Ok(()));
         };
-        match held.poll_take(cx, &mut self.io, slices) {
-            // The client has not taken it yet.
-            taken @ Poll::Ready(Ok(Some(_))) => taken,
-            other => self.after_write(cx, other),
+        let before = held.len();
+        let out = held.poll_out(cx, &mut self.io);
+        if held.len() < before {
+            self.unblock();
+        }
+        match out {
+            Poll::Pending => self.after_write(cx, Poll::Pending),
+            out => out,
         }
     }
 
     /// Writes what a flush put off. A client that takes nothing does not keep us from reading.
     fn write_due(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
-        let Some(held) = self.held.as_mut().filter(|held| held.is_due()) else {
+        if !self.held.as_ref().is_some_and(Held::is_due) {
             return Ok(());
-        };
-        let out = held.poll_out(cx, &mut self.io);
-        match self.after_write(cx, out) {
+        }
+        match self.poll_out(cx) {
             Poll::Ready(written) => written,
             Poll::Pending => Ok(()),
+        }
+    }
+
+    fn unblock(&self) {
+        if self.link().unblock() {
+            self.waiting();
         }
     }
 
@@ -284,11 +309,7 @@ impl Wire {
                 self.alive(cx)?;
             }
             // Only what a blocked write began: a head that is being read has its own limit.
-            Poll::Ready(_) => {
-                if self.link().unblock() {
-                    self.waiting();
-                }
-            }
+            Poll::Ready(_) => self.unblock(),
         }
         result
     }
@@ -324,10 +345,10 @@ impl Wire {
     /// Reads on for a while after an answer that did not wait for the body: closing on unread
     /// bytes resets the connection, and the client, or a proxy in front, never sees the answer.
     fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if !self.lingering {
-            self.lingering = true;
+        if self.lingering.is_none() {
             self.link().allow(LINGER);
         }
+        let lingered = self.lingering.get_or_insert_default();
         let mut scratch = [MaybeUninit::uninit(); 8192];
         loop {
             let mut buf = ReadBuf::uninit(&mut scratch);
@@ -335,7 +356,9 @@ impl Wire {
                 self.alive(cx)?;
                 return Poll::Pending;
             }
-            if buf.filled().is_empty() {
+            *lingered += buf.filled().len();
+            let enough = self.registered.link().h2() && *lingered > LINGER_H2;
+            if buf.filled().is_empty() || enough {
                 return Poll::Ready(Ok(()));
             }
         }
@@ -410,16 +433,14 @@ impl AsyncWrite for Wire {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        let lingers = this.phase == Phase::Body && !this.link().tunnelled();
+        // What the client of HTTP/2 says of its windows is no body, and would reset it as well.
+        let lingers = (this.phase == Phase::Body || this.link().h2()) && !this.link().tunnelled();
         if !lingers && this.scanning && this.io.tcp().is_some() {
             // It is closed next, which says the same with one system call less.
             return Poll::Ready(Ok(()));
         }
-        if !this.lingering {
-            if let Some(held) = &mut this.held {
-                let out = held.poll_out(cx, &mut this.io);
-                ready!(this.after_write(cx, out))?;
-            }
+        if this.lingering.is_none() {
+            ready!(this.poll_out(cx))?;
             let result = Pin::new(&mut this.io).poll_shutdown(cx);
             ready!(this.after_write(cx, result))?;
         }

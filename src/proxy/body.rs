@@ -52,6 +52,14 @@ impl Body {
         }
         self
     }
+
+    /// Holds less of it at a time: the client may take many others with it, or none of them.
+    pub fn one_of_many(mut self) -> Self {
+        if let Kind::H1(body) = &mut self.0 {
+            body.one_of_many();
+        }
+        self
+    }
 }
 
 impl http_body::Body for Body {

@@ -9,8 +9,10 @@ use http::HeaderMap;
 
 /// Bytes asked for when a head is awaited: most small responses come whole.
 const SMALL: usize = 8 * 1024;
-/// Bytes of a buffer that large bodies are read into.
+/// Bytes of a buffer that bodies are read into …
 const LARGE: usize = 128 * 1024;
+/// … and where a client may have a hundred of them at a time and take none.
+const MEDIUM: usize = 32 * 1024;
 /// Buffers kept of each size.
 const BUFFERS: usize = 16;
 /// Heads and header maps kept, and how large one may be.
@@ -23,6 +25,7 @@ thread_local! {
         heads: Vec::new(),
         fields: Vec::new(),
         small: Vec::new(),
+        medium: Vec::new(),
         large: Vec::new(),
     }) };
 }
@@ -31,6 +34,7 @@ struct Spare {
     heads: Vec<Vec<u8>>,
     fields: Vec<HeaderMap>,
     small: Vec<BytesMut>,
+    medium: Vec<BytesMut>,
     large: Vec<BytesMut>,
 }
 
@@ -68,9 +72,12 @@ pub(super) fn small_buffer() -> BytesMut {
     SPARE.with_borrow_mut(|spare| free(&mut spare.small, SMALL))
 }
 
-/// An empty buffer for the bytes of a large body.
-pub(super) fn large_buffer() -> BytesMut {
-    SPARE.with_borrow_mut(|spare| free(&mut spare.large, LARGE))
+/// An empty buffer for the bytes of a body.
+pub(super) fn body_buffer(one_of_many: bool) -> BytesMut {
+    SPARE.with_borrow_mut(|spare| match one_of_many {
+        true => free(&mut spare.medium, MEDIUM),
+        false => free(&mut spare.large, LARGE),
+    })
 }
 
 /// Of a head and what came with it, which may still be on its way to a client.
@@ -78,9 +85,12 @@ pub(super) fn keep_small_buffer(buffer: BytesMut) {
     SPARE.with_borrow_mut(|spare| keep(&mut spare.small, buffer));
 }
 
-/// Of a large body's bytes, which may still be on their way to a client.
-pub(super) fn keep_large_buffer(buffer: BytesMut) {
-    SPARE.with_borrow_mut(|spare| keep(&mut spare.large, buffer));
+/// Of a body's bytes, which may still be on their way to a client.
+pub(super) fn keep_body_buffer(buffer: BytesMut, one_of_many: bool) {
+    SPARE.with_borrow_mut(|spare| match one_of_many {
+        true => keep(&mut spare.medium, buffer),
+        false => keep(&mut spare.large, buffer),
+    });
 }
 
 fn push<T>(kept: &mut Vec<T>, one: T) {

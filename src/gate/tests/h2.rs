@@ -161,6 +161,13 @@ fn page() -> String {
 trait Stream: AsyncRead + AsyncWrite + Unpin {}
 impl<S: AsyncRead + AsyncWrite + Unpin> Stream for S {}
 
+/// A client whose system takes little at a time.
+async fn narrow(gate: &Running) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    socket.connect(gate.address()).await.unwrap()
+}
+
 /// Asks for it on every stream: more than the sockets between hold.
 async fn ask_for_pages(timeout: &str, secure: bool, window: u32) -> (Box<dyn Stream>, Running) {
     let service = Service::start(|_| {
@@ -183,9 +190,7 @@ async fn ask_for_pages(timeout: &str, secure: bool, window: u32) -> (Box<dyn Str
          routes: [{{service: app}}]\n",
         service.address
     ));
-    let socket = TcpSocket::new_v4().unwrap();
-    socket.set_recv_buffer_size(4096).unwrap();
-    let socket = socket.connect(gate.address()).await.unwrap();
+    let socket = narrow(&gate).await;
     let name = "localhost".try_into().unwrap();
     let mut client: Box<dyn Stream> = match secure {
         true => Box::new(connector.connect(name, socket).await.unwrap()),
@@ -242,7 +247,12 @@ async fn a_client_that_reads_nothing_is_given_up() {
         // to ask on is not to read
         let _ = client.write_all(&request(2 * STREAMS + 1)).await;
         let _ = client.flush().await;
-        tokio::time::sleep(Duration::from_secs(2)).await;
+        for _ in 0..40 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            // nor is to say how much one would read
+            let _ = client.write_all(&more(0, 1)).await;
+            let _ = client.flush().await;
+        }
         let mut answer = Vec::new();
         let end = client.read_to_end(&mut answer);
         let end = tokio::time::timeout(Duration::from_secs(5), end).await;
@@ -277,23 +287,8 @@ async fn a_rapid_reset_ends_the_connection_within_a_thousand_streams() {
     assert!(last < 2_000, "{last}");
 }
 
-/// What the client got until the gate closed, while it sends PINGs.
-async fn pinging(mut client: Client, until: Duration) -> (Vec<u8>, bool) {
-    let mut answer = Vec::new();
-    let begun = tokio::time::Instant::now();
-    while begun.elapsed() < until {
-        client.send(frame(6, 0, 0, &[0; 8])).await;
-        let more = client.0.read_buf(&mut answer);
-        let more = tokio::time::timeout(Duration::from_millis(50), more).await;
-        if matches!(more, Ok(Ok(0) | Err(_))) {
-            return (answer, true);
-        }
-    }
-    (answer, false)
-}
-
 /// An answer of many frames, from a service that pauses so long before its head and its end.
-async fn long_answer(pause: Duration, timeouts: &str) -> Running {
+async fn long_answer(pauses: [Duration; 2], timeouts: &str) -> Running {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     Tasks::new().spawn(async move {
@@ -305,7 +300,7 @@ async fn long_answer(pause: Duration, timeouts: &str) -> Running {
             );
             let mut request = Vec::with_capacity(4096);
             service.read_buf(&mut request).await.unwrap();
-            for part in [head + &page, page.repeat(3)] {
+            for (part, pause) in [head + &page, page.repeat(3)].into_iter().zip(pauses) {
                 tokio::time::sleep(pause).await;
                 // the gate may have gone by now
                 let _ = service.write_all(part.as_bytes()).await;
@@ -320,59 +315,139 @@ async fn long_answer(pause: Duration, timeouts: &str) -> Running {
     ))
 }
 
+/// Everything until the gate closes, at the latest after two seconds of PINGs.
+async fn pinging(client: &mut Client) -> Vec<u8> {
+    let mut answer = Vec::new();
+    let closed = async {
+        loop {
+            client.send(frame(6, 0, 0, &[0; 8])).await;
+            let more = client.0.read_buf(&mut answer);
+            let more = tokio::time::timeout(Duration::from_millis(50), more).await;
+            if matches!(more, Ok(Ok(0) | Err(_))) {
+                break;
+            }
+        }
+    };
+    let _ = tokio::time::timeout(Duration::from_secs(2), closed).await;
+    answer
+}
+
+fn data(answer: &[u8]) -> usize {
+    let frames = frames(answer).into_iter();
+    let data = frames.filter(|frame| frame.kind == DATA);
+    data.map(|frame| frame.payload.len()).sum()
+}
+
+/// The code of the first RST_STREAM.
+fn reset(answer: &[u8]) -> Option<u8> {
+    let frames = frames(answer).into_iter();
+    let mut resets = frames.filter(|frame| frame.kind == 3);
+    resets.next().map(|frame| frame.payload[3])
+}
+
 #[tokio::test]
 async fn a_stream_whose_client_gives_no_window_is_reset() {
     for window in [0, 1, 20_000] {
-        let gate = long_answer(Duration::ZERO, "readTimeout: 300ms").await;
+        let gate = long_answer([Duration::ZERO; 2], "readTimeout: 300ms").await;
         let mut client = gate.client().await;
         client.send(preface(window)).await;
         client.send(request(1)).await;
-        let (answer, _) = pinging(client, Duration::from_secs(1)).await;
-        let all = frames(&answer);
-        let reset = all
-            .iter()
-            .find(|frame| frame.kind == 3 && frame.stream == 1);
-        let reset = reset.expect("not reset");
-        assert_eq!(reset.payload, [0, 0, 0, 8], "CANCEL");
-        let data = all.iter().filter(|frame| frame.kind == DATA);
-        let sent: usize = data.map(|frame| frame.payload.len()).sum();
-        assert_eq!(sent, window as usize);
+        let answer = pinging(&mut client).await;
+        assert_eq!(reset(&answer), Some(8), "CANCEL");
+        assert_eq!(data(&answer), window as usize);
     }
 }
 
-#[tokio::test]
-async fn neither_slow_clients_nor_slow_services_are_taken_for_one() {
-    let gate = long_answer(Duration::from_millis(900), "readTimeout: 300ms").await;
-    let mut client = gate.client().await;
-    client.send(preface(4 << 10)).await;
-    client.send(request(1)).await;
-    let (mut answer, mut sent) = (Vec::new(), 0);
-    while sent < 4 * page().len() {
-        assert!(client.0.read_buf(&mut answer).await.unwrap() > 0, "closed");
-        let all = frames(&answer);
-        assert!(all.iter().all(|frame| frame.kind != 3), "reset");
-        let data = all.iter().filter(|frame| frame.kind == DATA);
-        let now: usize = data.map(|frame| frame.payload.len()).sum();
-        if now > sent {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-            client
-                .send(more(1, u32::try_from(now - sent).unwrap()))
-                .await;
-            sent = now;
+/// Reads all of an answer in pieces, with a pause after each, and gives as much window.
+async fn read_slowly(client: &mut Client, answer: &mut Vec<u8>, pause: Duration) {
+    let (mut told, mut some) = (0, [0; 8 << 10]);
+    while data(answer) < 4 * page().len() {
+        let read = client.0.read(&mut some).await.unwrap();
+        assert!(read > 0, "closed after {} bytes", answer.len());
+        answer.extend_from_slice(&some[..read]);
+        tokio::time::sleep(pause).await;
+        let new = data(answer) - told;
+        if new > 0 {
+            client.send(more(1, u32::try_from(new).unwrap())).await;
+            told += new;
         }
     }
 }
 
 #[tokio::test]
-async fn pings_do_not_keep_an_idle_connection() {
-    let gate = long_answer(Duration::ZERO, "idleTimeout: 300ms").await;
-    for asks in [false, true] {
+async fn neither_slow_clients_nor_slow_services_are_given_up() {
+    let timeouts = "readTimeout: 300ms, idleTimeout: 300ms";
+    let gate = long_answer([Duration::from_millis(900); 2], timeouts).await;
+    for window in [4 << 10, WIDE] {
         let mut client = gate.client().await;
-        client.send(preface(WIDE)).await;
-        if asks {
-            client.send(request(1)).await;
-        }
-        let (_, closed) = pinging(client, Duration::from_secs(3)).await;
-        assert!(closed, "asked: {asks}");
+        client.send(preface(window)).await;
+        client.send(request(1)).await;
+        let mut answer = Vec::new();
+        read_slowly(&mut client, &mut answer, Duration::from_millis(15)).await;
+        let all = frames(&answer);
+        let bad = all.iter().find(|frame| [3, GOAWAY].contains(&frame.kind));
+        let bad = bad.map(|frame| frame.kind);
+        assert_eq!(bad, None, "window {window}");
     }
+}
+
+/// All of it was written, and is on its way still, when there is no more request.
+#[tokio::test]
+async fn a_gate_that_stops_takes_no_answer_back() {
+    let pauses = [Duration::ZERO, Duration::from_millis(500)];
+    let gate = long_answer(pauses, "readTimeout: 60s").await;
+    let mut client = Client(narrow(&gate).await);
+    client.send(preface(WIDE)).await;
+    client.send(request(1)).await;
+    client.0.readable().await.unwrap();
+    gate.stop();
+    let mut answer = Vec::new();
+    let pong = pong(&mut client.0, &mut answer).await;
+    client.send(pong).await;
+    read_slowly(&mut client, &mut answer, Duration::from_millis(15)).await;
+    client.0.read_to_end(&mut answer).await.unwrap();
+}
+
+/// Reads until the gate, having said GOAWAY, wants to know whether it was heard; the answer to that.
+async fn pong(client: &mut TcpStream, answer: &mut Vec<u8>) -> Vec<u8> {
+    loop {
+        assert!(client.read_buf(answer).await.unwrap() > 0, "closed");
+        let all = frames(answer);
+        let mut told = all.iter().skip_while(|frame| frame.kind != GOAWAY);
+        if let Some(ping) = told.find(|frame| frame.kind == 6) {
+            return frame(6, 1, 0, ping.payload);
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_idle_client_is_told_before_it_is_closed() {
+    let gate = long_answer([Duration::ZERO; 2], "idleTimeout: 300ms").await;
+    let mut client = gate.client().await;
+    client.send(preface(WIDE)).await;
+    client.send(request(1)).await;
+    let mut answer = Vec::new();
+    let pong = pong(&mut client.0, &mut answer).await;
+    // a request that was on its way
+    client.send(request(3)).await;
+    client.send(pong).await;
+    let end = client.0.read_to_end(&mut answer);
+    let end = tokio::time::timeout(Duration::from_secs(3), end).await;
+    end.expect("open still").unwrap();
+    assert_eq!(data(&answer), 2 * 4 * page().len());
+}
+
+#[tokio::test]
+async fn an_answer_ends_with_the_request_it_still_reads() {
+    let pauses = [Duration::ZERO, Duration::from_secs(60)];
+    let gate = long_answer(pauses, "readTimeout: 300ms").await;
+    let mut client = gate.client().await;
+    client.send(preface(WIDE)).await;
+    // GET without END_STREAM
+    let mut open = request(1);
+    open[4] = 4;
+    client.send(open).await;
+    let answer = pinging(&mut client).await;
+    assert_eq!(data(&answer), page().len());
+    assert!(reset(&answer).is_some());
 }

@@ -25,25 +25,21 @@ pub struct Held {
 }
 
 impl Held {
-    /// Takes a write over; `None` when it is to go out by itself, and all that is held before it
-    /// went.
-    pub fn poll_take<W: AsyncWrite + Unpin>(
-        &mut self,
-        cx: &mut Context<'_>,
-        io: &mut W,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<Option<usize>>> {
+    /// Takes a write over; `None` when all that is held must go out before it.
+    pub fn take(&mut self, slices: &[io::IoSlice<'_>]) -> Option<usize> {
         let length = slices.iter().map(|slice| slice.len()).sum();
         if length > COPIED || self.bytes.len() + length > HELD {
-            ready!(self.poll_out(cx, io))?;
-        }
-        if length > COPIED {
-            return Poll::Ready(Ok(None));
+            return None;
         }
         for slice in slices {
             self.bytes.extend_from_slice(slice);
         }
-        Poll::Ready(Ok(Some(length)))
+        Some(length)
+    }
+
+    /// Bytes held.
+    pub fn len(&self) -> usize {
+        self.bytes.len()
     }
 
     /// Puts a flush off until every task that is ready has had its turn: it may have more to write.
@@ -99,9 +95,8 @@ mod tests {
         let write = async {
             let mut held = Held::default();
             for piece in pieces {
-                let slices = [io::IoSlice::new(piece)];
-                let taken = poll_fn(|cx| held.poll_take(cx, &mut io, &slices)).await;
-                if taken.unwrap().is_none() {
+                if held.take(&[io::IoSlice::new(piece)]).is_none() {
+                    poll_fn(|cx| held.poll_out(cx, &mut io)).await.unwrap();
                     tokio::io::AsyncWriteExt::write_all(&mut io, piece)
                         .await
                         .unwrap();

@@ -13,7 +13,7 @@ use http_body::{Frame, SizeHint};
 use super::{
     Connection, Framing,
     chunked::{Decoded, Decoder},
-    send::{Sending, Waits},
+    send::{SendError, Sending, Waits},
 };
 use crate::proxy::{
     Error, Phase, Proxy, Splice, dial::Stream, headers::clean_trailers, spare, splice::stand_in,
@@ -33,8 +33,10 @@ pub(in crate::proxy) struct Streaming {
     framing: Reading,
     keep_alive: bool,
     sending: Option<Sending>,
-    /// It is a large buffer that is read into.
+    /// It is a buffer for bodies that is read into.
     large: bool,
+    /// The client may take others at the same time.
+    one_of_many: bool,
     /// The way past buffers, if there is one.
     splice: Option<Arc<Splice>>,
     proxy: Proxy,
@@ -66,6 +68,7 @@ impl Streaming {
             keep_alive,
             sending,
             large: false,
+            one_of_many: false,
             splice: None,
             proxy,
         }
@@ -77,6 +80,10 @@ impl Streaming {
         if long && self.connection.as_deref().is_some_and(tcp) {
             self.splice = splice();
         }
+    }
+
+    pub(in crate::proxy) fn one_of_many(&mut self) {
+        self.one_of_many = true;
     }
 
     pub(in crate::proxy) fn is_end(&self) -> bool {
@@ -103,7 +110,9 @@ impl Streaming {
     }
 
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        self.poll_send(cx);
+        if let Some(error) = self.poll_send(cx) {
+            return Poll::Ready(Some(Err(error)));
+        }
         loop {
             let Some(connection) = &mut self.connection else {
                 return Poll::Ready(None);
@@ -201,14 +210,14 @@ impl Streaming {
         Poll::Ready(connection.timed_out(Phase::ResponseBody))
     }
 
-    /// Reads go into one of the thread's few large buffers, which stay warm in the cache and take
+    /// Reads go into one of the thread's few buffers for bodies, which stay warm in the cache and take
     /// many bytes with one system call, for as long as there are bytes in it.
     fn borrow(&mut self) {
         if let (Some(connection), false) = (&mut self.connection, self.large)
             && connection.read.is_empty()
         {
             connection.leave_buffer();
-            connection.read = spare::large_buffer();
+            connection.read = spare::body_buffer(self.one_of_many);
             self.large = true;
         }
     }
@@ -218,15 +227,17 @@ impl Streaming {
             && connection.read.is_empty()
             && std::mem::take(&mut self.large)
         {
-            spare::keep_large_buffer(std::mem::take(&mut connection.read));
+            let buffer = std::mem::take(&mut connection.read);
+            spare::keep_body_buffer(buffer, self.one_of_many);
         }
     }
 
-    /// Sends on what is left of the request. The server's clock stands still while it is the
-    /// client that is waited for, and while the upload moves.
-    fn poll_send(&mut self, cx: &mut Context<'_>) {
+    /// Sends on what is left of the request; answers why the client has no more of it, for then
+    /// the server waits in vain. The server's clock stands still while it is the client that is
+    /// waited for, and while the upload moves.
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Option<Error> {
         let (Some(sending), Some(connection)) = (&mut self.sending, &mut self.connection) else {
-            return;
+            return None;
         };
         let before = sending.progress.written;
         let done = sending.poll(&mut connection.stream, cx);
@@ -236,11 +247,13 @@ impl Streaming {
         match done {
             Poll::Pending => {}
             Poll::Ready(Ok(())) => self.sending = None,
-            Poll::Ready(Err(_)) => {
+            Poll::Ready(Err(SendError::Server(_))) => {
                 self.sending = None;
                 self.keep_alive = false;
             }
+            Poll::Ready(Err(SendError::Client(error))) => return Some(Error::ClientBody(error)),
         }
+        None
     }
 
     /// The body is whole: the connection may serve the next request if it is clean.
