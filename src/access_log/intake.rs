@@ -16,7 +16,7 @@ use tracing::warn;
 use super::format::{Client, Event, Mark, Unparsed};
 use crate::{
     config::Jail,
-    engine::{Engine, JailId, Reason, Request, Told, nets::NetSet},
+    engine::{Engine, JailId, REFUSED, Reason, Request, Told, nets::NetSet},
     telemetry::{Metrics, metrics::JailMetrics, privacy::logged},
     time::Millis,
 };
@@ -269,11 +269,13 @@ pub fn is_own(event: &Event<'_>, denials: &[u16]) -> bool {
                 Reason::Rule,
                 Reason::Decision,
             ];
-            event.status != 401
-                && denials.contains(&event.status)
-                && reasons
-                    .iter()
-                    .any(|reason| reason.as_str().as_bytes() == &**word)
+            let refused = event.status == 400 && &**word == REFUSED.as_bytes();
+            refused
+                || event.status != 401
+                    && denials.contains(&event.status)
+                    && reasons
+                        .iter()
+                        .any(|reason| reason.as_str().as_bytes() == &**word)
         }
     }
 }

@@ -31,6 +31,9 @@ impl Reason {
     }
 }
 
+/// What stands in place of a reason where jailgate could not judge, and refused to.
+pub const REFUSED: &str = "refused";
+
 /// Who imposed a ban. Nothing is ever sent back to where it came from.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Origin {

@@ -44,7 +44,7 @@ use ipnet::IpNet;
 
 use crate::time::Millis;
 pub use allow::{AllowList, Allowed};
-pub use ban::{Ban, Cause, Origin, Reason};
+pub use ban::{Ban, Cause, Origin, REFUSED, Reason};
 pub use counters::Tracked;
 pub use evidence::{Evidence, Trace, host_name};
 pub use explain::{Explanation, Finding};

@@ -25,8 +25,9 @@ use super::{
 };
 use crate::{
     config::DenyResponse,
-    engine::Denial,
+    engine::{Denial, REFUSED},
     proxy,
+    telemetry::privacy::logged,
     time::{Clock, Millis},
 };
 
@@ -43,8 +44,10 @@ pub enum Refusal {
     BodyTooLarge,
     /// No trustworthy address to judge: 400 with the reason for the operator.
     NoClient(&'static str),
-    /// A forwardAuth question from a peer that may not ask, or without its metadata.
+    /// A forwardAuth question that cannot be judged as it is.
     Unasked(StatusCode, &'static str),
+    /// One from a peer that may not ask, or about a jail there is not.
+    NotSetUp(StatusCode, &'static str),
     /// No route matches: 404.
     NoRoute,
     /// A jail refuses.
@@ -66,7 +69,8 @@ pub struct Denied {
     pub response: Arc<DenyResponse>,
 }
 
-/// `X-Jailgate-Reason`, one fixed word on every denial.
+/// `X-Jailgate-Reason`, one fixed word on every denial and every refused question: the log of
+/// whoever asks shows by it that the answer was ours.
 pub const REASON: header::HeaderName = header::HeaderName::from_static("x-jailgate-reason");
 
 impl Refusal {
@@ -77,7 +81,7 @@ impl Refusal {
             Self::TargetTooLong => StatusCode::URI_TOO_LONG,
             Self::TooManyHeaders => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::Unasked(status, _) => *status,
+            Self::Unasked(status, _) | Self::NotSetUp(status, _) => *status,
             Self::NoRoute => StatusCode::NOT_FOUND,
             Self::Denied(denied) => denied.response.status,
             Self::Upstream(error) => match body_error(error) {
@@ -92,7 +96,10 @@ impl Refusal {
     /// What it says to a person, after the status.
     fn detail(&self) -> Option<&'static str> {
         match self {
-            Self::Malformed(why) | Self::NoClient(why) | Self::Unasked(_, why) => Some(why),
+            Self::Malformed(why)
+            | Self::NoClient(why)
+            | Self::Unasked(_, why)
+            | Self::NotSetUp(_, why) => Some(why),
             _ => None,
         }
     }
@@ -106,12 +113,18 @@ impl Refusal {
             | Self::BodyTooLarge
             | Self::NoClient(_) => true,
             Self::Upstream(error) => body_error(error).is_some(),
-            Self::Unasked(..) | Self::NoRoute | Self::Denied(_) => false,
+            Self::Unasked(..) | Self::NotSetUp(..) | Self::NoRoute | Self::Denied(_) => false,
         }
     }
 
-    /// Puts the cause of a 50x into the log; of an outage's, so many a second.
-    fn log(&self, now: Millis) {
+    /// Puts the cause of a 50x into the log, and what is set up wrong; so many a second.
+    fn log(&self, link: &Link, now: Millis) {
+        if let Self::NotSetUp(_, why) = self
+            && let Some(unsaid) = SAID.admit(now)
+        {
+            let peer = link.peer_ip().map(logged);
+            tracing::warn!(peer, why, unsaid, "a question was refused");
+        }
         if let Self::Upstream(error) = self
             && body_error(error).is_none()
             && let Some(unsaid) = SAID.admit(now)
@@ -188,15 +201,16 @@ pub fn render(refusal: &Refusal, head: bool, now: Millis) -> Response<Body> {
     }
     if let Refusal::Denied(denied) = refusal {
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        headers.insert(
-            REASON,
-            HeaderValue::from_static(denied.denial.reason.as_str()),
-        );
+        let reason = denied.denial.reason.as_str();
+        headers.insert(REASON, HeaderValue::from_static(reason));
         if denied.response.retry_after
             && let Some(seconds) = seconds_left(&denied.denial, now)
         {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
+    }
+    if let Refusal::Unasked(..) | Refusal::NotSetUp(..) = refusal {
+        headers.insert(REASON, HeaderValue::from_static(REFUSED));
     }
     response
 }
@@ -358,7 +372,7 @@ where
             Ok(response) => (response, false),
             Err(refusal) => {
                 let now = this.clock.now();
-                refusal.log(now);
+                refusal.log(this.link, now);
                 (render(&refusal, *this.head, now), refusal.closes())
             }
         };

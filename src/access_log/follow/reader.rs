@@ -51,8 +51,9 @@ pub struct Reader {
     skipping: bool,
 }
 
-/// Bytes of the longest line that is looked at.
-pub const MAX_LINE: usize = 64 << 10;
+/// Bytes of the longest line that is looked at. A client must not be able to make its own line
+/// longer: Traefik takes heads of 1 MiB and logs `&` as six letters.
+pub const MAX_LINE: usize = 8 << 20;
 /// Bytes of one read.
 const CHUNK: usize = 1 << 20;
 /// Room for what one step holds.

@@ -206,6 +206,8 @@ fn what_jailgate_said_itself_is_no_failure() {
     let own = [
         r#"{"DownstreamStatus":403,"OriginStatus":0,"downstream_X-Jailgate-Reason":"banned"}"#,
         r#"{"DownstreamStatus":403,"OriginStatus":0,"ClientUsername":"rule"}"#,
+        r#"{"DownstreamStatus":400,"OriginStatus":0,"ClientUsername":"refused"}"#,
+        r#"{"OriginStatus":0,"downstream_X-Jailgate-Reason":"refused"}"#,
         r#"{"ServiceAddr":"172.18.0.5:8080"}"#,
         r#"{"ServiceAddr":"127.0.0.1:8080"}"#,
     ];
@@ -234,6 +236,8 @@ fn nobody_hides_failures_by_naming_himself_banned() {
         r#"{"ClientUsername":"banned2","OriginStatus":0,"DownstreamStatus":403}"#,
         r#"{"ServiceAddr":"172.18.0.6:8080"}"#,
         r#"{"OriginStatus":0,"DownstreamStatus":404}"#,
+        r#"{"ClientUsername":"refused","OriginStatus":0}"#,
+        r#"{"ClientUsername":"refused","OriginStatus":0,"DownstreamStatus":404}"#,
     ];
     for more in hiding {
         let bench = Bench::new(OTLP);
@@ -375,6 +379,26 @@ async fn a_reload_reads_no_line_twice_and_takes_on_new_logs() {
     append(&path, &line);
     bench
         .until("the fourth", |bench| bench.banned("203.0.113.9"))
+        .await;
+}
+
+/// A head of 1 MiB, which is what Traefik takes, is six times as long in its log.
+#[tokio::test]
+async fn nobody_hides_failures_in_long_lines() {
+    let bench =
+        Bench::new("accessLogs: [{ path: HERE/access.log, format: traefik-json, jails: [web] }]");
+    let path = bench.dir.path().join("access.log");
+    let mut sources = bench.sources();
+    sources.start();
+    let long = format!(
+        r#"{{"RequestPath":"/login?{}"}}"#,
+        "\\u0026".repeat(1 << 20)
+    );
+    let line = traefik(bench.now(), &long).replace('&', "\\u0026") + "\n";
+    assert!(line.len() > 6 << 20, "{}", line.len());
+    append(&path, &line.repeat(4));
+    bench
+        .until("a ban by long lines", |bench| bench.banned("203.0.113.9"))
         .await;
 }
 

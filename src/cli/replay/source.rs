@@ -31,7 +31,7 @@ pub struct Source {
 }
 
 /// Longest line that is looked at, as for the follower.
-const MAX_LINE: usize = 64 << 10;
+const MAX_LINE: usize = 8 << 20;
 /// What the format is guessed from.
 const SAMPLE: usize = 256 << 10;
 

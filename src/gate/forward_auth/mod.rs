@@ -30,7 +30,10 @@ enum Asker {
 /// Answers one question: 200 without a body, or a refusal.
 pub async fn answer(mut exchange: Box<Exchange>) -> Result<Response<Body>, Refusal> {
     let Some((asker, jail)) = question(exchange.head.uri.path()) else {
-        return Err(Refusal::NoRoute);
+        return Err(Refusal::NotSetUp(
+            StatusCode::NOT_FOUND,
+            "ask /forward-auth/JAIL or /auth-request/JAIL",
+        ));
     };
     judge(&exchange, &exchange.site, asker, jail)?;
     let mut response = Response::new(Body::empty());
@@ -60,16 +63,21 @@ fn judge(
     jail: Option<&str>,
 ) -> Result<(), Refusal> {
     if !exchange.trusted {
-        return Err(Refusal::Unasked(
+        return Err(Refusal::NotSetUp(
             StatusCode::UNAUTHORIZED,
             "this peer may not ask; add its address to forwardAuth.trustedIPs",
         ));
     }
     let Some(warden) = site.asked(jail) else {
-        return Err(match asker {
-            Asker::ForwardAuth => Refusal::NoRoute,
-            Asker::AuthRequest => Refusal::Unasked(StatusCode::FORBIDDEN, "no such jail"),
-        });
+        let why = match jail {
+            Some(_) => "no such jail",
+            None => "there is no jail `default`; name one: /forward-auth/JAIL",
+        };
+        let status = match asker {
+            Asker::ForwardAuth => StatusCode::NOT_FOUND,
+            Asker::AuthRequest => StatusCode::FORBIDDEN,
+        };
+        return Err(Refusal::NotSetUp(status, why));
     };
     let refused = |why| {
         let status = match asker {

@@ -70,6 +70,7 @@ async fn what_is_missing_or_unknown_is_refused_and_never_defaulted() {
             .ask(ask("/forward-auth/web", client, "/"))
             .await;
         assert_eq!(status(&response), expected, "{client}");
+        assert_eq!(refused(&response), expected != 200, "{response}");
     }
     for (path, expected) in [
         ("/forward-auth/none", 404),
@@ -78,7 +79,15 @@ async fn what_is_missing_or_unknown_is_refused_and_never_defaulted() {
     ] {
         let response = gate.client().await.ask(ask(path, "192.0.2.9", "/")).await;
         assert_eq!(status(&response), expected, "{path}");
+        assert!(refused(&response), "{response}");
     }
+}
+
+/// Whether it says, for the log of who asks, that no client failed.
+fn refused(response: &str) -> bool {
+    response
+        .to_lowercase()
+        .contains("\r\nx-jailgate-reason: refused\r\n")
 }
 
 #[tokio::test]
@@ -88,6 +97,7 @@ async fn only_trusted_proxies_may_ask() {
         let response = gate.client().await.ask(ask(path, "192.0.2.9", "/")).await;
         assert_eq!(status(&response), 401);
         assert!(response.contains("forwardAuth.trustedIPs"), "{response}");
+        assert!(refused(&response), "{response}");
     }
 }
 
