@@ -8,10 +8,11 @@ mod events;
 mod names;
 mod openapi;
 mod problem;
+mod serve;
 mod timeline;
 
 use std::{
-    future::{Future, IntoFuture},
+    future::Future,
     io,
     net::{IpAddr, SocketAddr},
     os::unix::fs::FileTypeExt,
@@ -43,6 +44,7 @@ pub use auth::Keys;
 pub use events::places;
 pub use timeline::Timeline;
 
+use self::serve::Limits;
 use crate::{
     config::{Address, Admin, Config},
     engine::{Ban, Engine},
@@ -211,28 +213,11 @@ impl Bound {
 
     /// Serves until shutdown begins.
     pub async fn serve(self, shared: Shared) {
-        let stop = shared.stop.clone().cancelled_owned();
-        let router = router(shared);
-        let result = match self {
-            Self::Tcp(listener, _) => {
-                let service = router.into_make_service_with_connect_info::<SocketAddr>();
-                axum::serve(listener, service)
-                    .with_graceful_shutdown(stop)
-                    .into_future()
-                    .await
-            }
-            Self::Unix(listener, path) => {
-                let served = axum::serve(listener, router)
-                    .with_graceful_shutdown(stop)
-                    .into_future()
-                    .await;
-                // Gone already is as good.
-                let _ = std::fs::remove_file(path);
-                served
-            }
-        };
-        if let Err(error) = result {
-            tracing::error!(%error, "admin listener stopped");
+        let (tasks, stop) = (shared.tasks.clone(), shared.stop.clone());
+        serve::serve(&self, router(shared), Limits::default(), tasks, stop).await;
+        if let Self::Unix(_, path) = self {
+            // Gone already is as good.
+            let _ = std::fs::remove_file(path);
         }
     }
 }

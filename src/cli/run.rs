@@ -2,6 +2,8 @@
 
 use std::process::ExitCode;
 
+use rustix::process::{Resource, getrlimit, setrlimit};
+
 use super::ConfigArg;
 use crate::{app, config::Config, telemetry};
 
@@ -16,10 +18,20 @@ pub fn start(config: Config) -> anyhow::Result<ExitCode> {
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
+    raise_open_files();
     let runtime = app::runtime()?;
     runtime.block_on(async {
         let app = app::App::build(config, Some(level)).await?;
         app.run(app::signals()?).await?;
         Ok(ExitCode::SUCCESS)
     })
+}
+
+/// As many connections as the system allows: the usual soft limit of 1,024 is for `select`.
+fn raise_open_files() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!(%error, "the limit of open files stays as it is");
+    }
 }

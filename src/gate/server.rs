@@ -337,6 +337,7 @@ async fn accept<S: Stack>(
     let tasks = front.worker.tasks.clone();
     // One for all: each would take its place among those who wait for the end anew.
     let mut stopped = std::pin::pin!(stop.cancelled());
+    let mut failing = false;
     loop {
         let accepted = tokio::select! {
             biased;
@@ -345,6 +346,7 @@ async fn accept<S: Stack>(
         };
         match accepted {
             Ok((stream, peer)) => {
+                failing = false;
                 let site = front.site();
                 let Some(place) = crowd.enter(&site.doors[front.door].limits) else {
                     continue;
@@ -355,7 +357,9 @@ async fn accept<S: Stack>(
             }
             Err(error) if is_about_one_connection(&error) => {}
             Err(error) => {
-                tracing::warn!(%error, "cannot accept connections");
+                if !std::mem::replace(&mut failing, true) {
+                    tracing::warn!(%error, "cannot accept connections");
+                }
                 // Out of descriptors or memory: closing connections must come first.
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
