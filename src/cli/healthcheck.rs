@@ -21,7 +21,7 @@ pub struct Args {
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let address = match &args.admin {
         Some(text) => Address::parse(text).map_err(anyhow::Error::msg)?,
-        None => args.config.load()?.admin.address,
+        None => args.config.load_admin()?.address,
     };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -11,11 +11,14 @@ mod run;
 mod shell;
 mod sync;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use clap::{Parser, Subcommand};
 
-use crate::config::{Config, Problems};
+use crate::config::{Admin, Config, Problems};
 
 /// Exit code of a configuration that cannot be used (`EX_CONFIG` of sysexits.h).
 pub const BAD_CONFIG: u8 = 78;
@@ -91,9 +94,18 @@ pub struct ConfigArg {
 impl ConfigArg {
     /// Loads it; the problems are the caller's to print.
     pub fn load(&self) -> Result<Config, Problems> {
+        Config::load(self.file()?)
+    }
+
+    /// Loads what it says of the admin listener, whatever else it says.
+    pub fn load_admin(&self) -> Result<Admin, Problems> {
+        Config::load_admin(self.file()?)
+    }
+
+    fn file(&self) -> Result<&Path, Problems> {
         match &self.config {
-            Some(file) => Config::load(file),
-            None => Config::load_default(),
+            Some(file) => Ok(file),
+            None => Config::default_file(),
         }
     }
 }

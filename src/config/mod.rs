@@ -134,17 +134,22 @@ impl Config {
         compile::compile_file(file, &|name| std::env::var(name).ok())
     }
 
-    /// Loads `./jailgate.yaml`, else `/etc/jailgate/jailgate.yaml`.
-    pub fn load_default() -> Result<Self, Problems> {
+    /// Reads how to reach a program that runs by this file; the rest of it may be wrong.
+    pub fn load_admin(file: &Path) -> Result<Admin, Problems> {
+        compile::admin_of(file, &|name| std::env::var(name).ok())
+    }
+
+    /// `./jailgate.yaml`, else `/etc/jailgate/jailgate.yaml`.
+    pub fn default_file() -> Result<&'static Path, Problems> {
         let places = ["./jailgate.yaml", "/etc/jailgate/jailgate.yaml"].map(Path::new);
-        match places.iter().find(|place| place.exists()) {
-            Some(place) => Self::load(place),
-            None => Err(Problem::whole(
+        let found = places.into_iter().find(|place| place.exists());
+        found.ok_or_else(|| {
+            Problem::whole(
                 places[0],
                 "not found, and neither is /etc/jailgate/jailgate.yaml; name one with `-c FILE`",
             )
-            .into()),
-        }
+            .into()
+        })
     }
 }
 

@@ -108,6 +108,36 @@ fn the_health_check_follows_the_program() {
     assert_eq!(probe(), Some(1));
 }
 
+/// Who asks it needs neither its secrets nor a file that it would start with.
+#[test]
+fn a_running_program_is_reached_by_a_file_it_would_refuse() {
+    let origin = Origin::start();
+    let gate = Jailgate::run(&config(&origin, 4));
+    let admin = gate.address("admin");
+    let file = gate.path().join("other.yaml");
+    let broken = "crowdsec: { url: \"http://127.0.0.1:1\", subscribe: { apiKey: \"${NOT_SET}\" } }\n\
+                  jails: { web: { rules: { maxRetries: x } } }\nnonsense: 1\n";
+    fs::write(
+        &file,
+        format!("admin: {{ address: \"{admin}\" }}\n{broken}"),
+    )
+    .unwrap();
+    let file = file.to_str().unwrap();
+    for command in [
+        &["ban", "203.0.113.9"][..],
+        &["bans"],
+        &["unban", "203.0.113.9"],
+        &["healthcheck"],
+    ] {
+        let output = run(&[command, &["-c", file]].concat());
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(0), "{command:?}: {said}");
+    }
+    assert_eq!(run(&["check", "-c", file]).status.code(), Some(78));
+    fs::write(gate.path().join("other.yaml"), "admin: { adress: x }\n").unwrap();
+    assert_eq!(run(&["bans", "-c", file]).status.code(), Some(78));
+}
+
 #[test]
 fn proxy_to_needs_no_file() {
     let origin = Origin::start();

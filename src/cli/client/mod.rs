@@ -15,7 +15,7 @@ use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde_json::Value;
 
 use super::ConfigArg;
-use crate::config::{Address, Config, Problems, Secret};
+use crate::config::{Address, Secret};
 
 /// Nobody answers where jailgate should be.
 pub const NOBODY: u8 = 3;
@@ -80,7 +80,7 @@ impl Reach {
         let (address, mut token) = match &self.admin {
             Some(text) => (Address::parse(text).map_err(anyhow::Error::msg)?, None),
             None => {
-                let admin = self.configured()?.admin;
+                let admin = self.config.load_admin()?;
                 (admin.address, admin.token)
             }
         };
@@ -90,10 +90,6 @@ impl Reach {
             token = Some(Secret::new(text.trim()));
         }
         Api::new(address, token)
-    }
-
-    fn configured(&self) -> Result<Config, Problems> {
-        self.config.load()
     }
 }
 

@@ -15,7 +15,7 @@ use std::{
 };
 
 use super::{
-    AccessLogTarget, Address, Config, Limits, Log, Pos, Problem, Problems, State,
+    AccessLogTarget, Address, Admin, Config, Limits, Log, Pos, Problem, Problems, State,
     raw::{self, Node},
     read::{Block, Cx, Environment, Field},
     shape,
@@ -45,17 +45,45 @@ pub(super) fn compile(
 
 /// Reads a file and compiles it; the file itself is watched.
 pub(super) fn compile_file(path: &Path, env: Environment<'_>) -> Result<Config, Problems> {
-    let unreadable =
-        |error: std::io::Error| Problems::from(Problem::whole(path, super::read::said(&error)));
     let path_given = path.display().to_string();
-    let path = std::path::absolute(path).map_err(unreadable)?;
-    let bytes = std::fs::read(&path).map_err(unreadable)?;
-    let text = String::from_utf8(bytes).map_err(|error| not_utf8(&path_given, &error))?;
-    let base = path.parent().unwrap_or(Path::new("/")).to_owned();
+    let (path, base, text) = source(path)?;
     let mut config = compile(&text, &path_given, base, env)?;
     config.watched.insert(0, path.clone());
     config.file = Some(path);
     Ok(config)
+}
+
+/// Where the admin listener of a file is, and its tokens. What else the file says may be wrong: who
+/// asks a running program need not be able to run it.
+pub(super) fn admin_of(path: &Path, env: Environment<'_>) -> Result<Admin, Problems> {
+    let file = path.display().to_string();
+    let (_, base, text) = source(path)?;
+    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
+    let cx = Cx::new(file.clone(), base, text, env);
+    let tree = raw::parse(text, &mut |at, message| cx.error(at, message));
+    let root = tree.as_deref().map(|tree| cx.root(tree));
+    let Some(root) = root.and_then(|root| root.block(shape::ROOT)) else {
+        return Err(Problems::new(&file, cx.problems.take()));
+    };
+    cx.problems.take();
+    let admin = gate::admin(&root);
+    let problems = cx.problems.take();
+    match problems.is_empty() {
+        true => Ok(admin),
+        false => Err(Problems::new(&file, problems)),
+    }
+}
+
+/// A file: its absolute path, its directory, its text.
+fn source(path: &Path) -> Result<(PathBuf, PathBuf, String), Problems> {
+    let unreadable =
+        |error: std::io::Error| Problems::from(Problem::whole(path, super::read::said(&error)));
+    let given = path.display().to_string();
+    let path = std::path::absolute(path).map_err(unreadable)?;
+    let bytes = std::fs::read(&path).map_err(unreadable)?;
+    let text = String::from_utf8(bytes).map_err(|error| not_utf8(&given, &error))?;
+    let base = path.parent().unwrap_or(Path::new("/")).to_owned();
+    Ok((path, base, text))
 }
 
 fn not_utf8(file: &str, error: &std::string::FromUtf8Error) -> Problems {
